@@ -1,0 +1,58 @@
+# make run    the default study, from raw data to the audited report
+# make test   every test that CI runs, but for the scheduler's (make test-slurm)
+# Each sets up .venv first where pyproject.toml or constraints.txt changed since the last set-up.
+
+PYTHON ?= python3
+# options of pip that choose a build of torch, such as the index of CPU builds; see PyTorch's installation page
+TORCH_ARGS ?=
+# processor cores that the study may use
+CORES ?= 2
+
+BIN := .venv/bin
+STAMP := .venv/.set-up
+EXTRAS := train,data,study,workflow,test,dev
+
+.PHONY: run test check bench test-slurm venv clean distclean
+.DEFAULT_GOAL := run
+
+run: $(STAMP)
+	@$(BIN)/python workflow/run_study.py --cores $(CORES)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	bash -n .ci/run tests/slurm/cluster.sh
+
+bench:
+	@echo "make bench is not there yet: the benchmarks against other packages come with a later version" >&2; exit 1
+
+test-slurm: $(STAMP)
+	tests/slurm/cluster.sh run $(BIN)/python -m pytest -m slurm tests/slurm
+
+venv: $(STAMP)
+
+# torch comes first and alone, so that no other package brings a build of its own choice along
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "chemscale needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo "$(PYTHON) cannot make environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+	@test -x $(BIN)/python || { echo "setting up .venv: some minutes, about 2.5 GB"; $(PYTHON) -m venv .venv; }
+	$(BIN)/python -m pip install --quiet -c constraints.txt $(TORCH_ARGS) torch numpy
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+# what the workflow derived: results (but for the committed benchmarks), Snakemake's records, caches
+clean:
+	find results -mindepth 1 -maxdepth 1 -type d ! -name benchmarks -exec rm -rf {} + 2>/dev/null || true
+	rm -rf .snakemake .mypy_cache .pytest_cache .ruff_cache
+	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# the prepared data and the environment, too
+distclean: clean
+	rm -rf data .venv ./*.egg-info

@@ -1,0 +1,25 @@
+"""chemscale: neural scaling laws of chemical models, from raw data to an audited report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__version__ = "0.1.0"
+
+
+def load_cells(root: str | Path) -> pd.DataFrame:
+    """The cells of a finished study, a row each, with the columns of `tables/cells.parquet`.
+
+    Args:
+        root: the study's folder, such as "results/quickstart".
+
+    Raises:
+        RecordError: the folder holds no gathered study.
+    """
+    from chemscale.io import read_parquet
+
+    return read_parquet(Path(root) / "tables" / "cells.parquet").to_pandas()

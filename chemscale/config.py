@@ -1,0 +1,346 @@
+"""The typed config of a study: every key, its type and its meaning, checked before any job starts.
+
+`load_config` is the only way in. A wrong key, type or value ends as one `ConfigError` that names the file, the key's
+path, the value found and what is allowed. Mappings whose keys are the user's own names hold typed sections.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+
+from chemscale.errors import ConfigError
+from chemscale.families import FAMILIES, LANGUAGE, Family
+
+# Rows that a source states before anything is read; a subset beyond it can never be filled.
+STATED_ROWS = {"chemicals": 71_347}
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Section(BaseModel):
+    """A mapping of the config: unknown keys are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+class DataSection(Section):
+    """What all data sets share: sizes of the fixed splits, shards, and the share of rejects that stops the study."""
+
+    validation: Share
+    test: Share
+    rows_per_shard: Positive = 50_000
+    max_reject_share: Share = 0.05
+    workers: Positive = 2  # processes; never changes the output, so it is no part of the data's key
+
+    @model_validator(mode="after")
+    def _splits_leave_training(self) -> DataSection:
+        if self.validation + self.test >= 1:
+            raise ValueError(f"validation + test must stay below 1, found {self.validation + self.test}")
+        return self
+
+
+class Molecules(DataSection):
+    """Molecules for a language model: a source of SMILES and the policy for stereo, fragments, length and vocabulary."""
+
+    kind: Literal["molecules"]
+    source: Literal["chemicals", "file"]
+    path: str | None = None  # source: file
+    column: str | None = None  # the column that holds SMILES, by name
+    stereo: Literal["keep", "strip"] = "keep"
+    fragments: Literal["keep", "largest"] = "keep"
+    max_symbols: Positive = 128
+    min_symbol_count: Positive = 1
+
+    @model_validator(mode="after")
+    def _file_has_path(self) -> Molecules:
+        if (self.source == "file") != (self.path is not None):
+            raise ValueError("path is set exactly where source is 'file'")
+        return self
+
+
+class Conformers(DataSection):
+    """Conformers of many small molecules by normal-mode sampling, with GFN2-xTB energies and forces."""
+
+    kind: Literal["conformers"]
+    source: Literal["xtb"] = "xtb"
+    molecules_from: Literal["chemicals"] = "chemicals"
+    elements: list[str] = ["C", "H", "N", "O"]
+    min_heavy_atoms: Positive = 2
+    max_heavy_atoms: Positive = 5
+    num_molecules: Positive
+    frames_per_molecule: Positive
+    temperature: PositiveFloat = 500.0  # kelvin
+    seed: Seed = 0
+
+
+class Molecule(Section):
+    """A molecule by its SMILES."""
+
+    smiles: str
+
+
+class Trajectories(DataSection):
+    """Langevin trajectories of single molecules with GFN2-xTB, split by contiguous blocks of time with a gap."""
+
+    kind: Literal["trajectories"]
+    source: Literal["xtb"] = "xtb"
+    molecules: Annotated[dict[Name, Molecule], Field(min_length=1)]
+    temperature: PositiveFloat = 500.0  # kelvin
+    timestep: PositiveFloat = 0.5  # fs
+    friction: PositiveFloat = 0.01  # 1/fs
+    equilibration_steps: Positive = 1000
+    save_every: Positive = 10  # steps
+    frames_per_molecule: Positive
+    blocks: Annotated[int, Field(ge=3)] = 10
+    gap_frames: Annotated[int, Field(ge=0)] = 20
+    seed: Seed = 0
+
+
+AnyData = Annotated[Molecules | Conformers | Trajectories, Field(discriminator="kind")]
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+class Protocol(Section):
+    """What is held while the amount of data changes. It is printed with every exponent.
+
+    equal_steps: every subset is trained for the same `steps`, so that D means distinct data and nothing else;
+    one_pass: each sample is seen once; fixed_epochs: `epochs` passes (the paper's);
+    to_convergence: until `patience` validations in a row bring no lower loss, at most `steps`.
+    """
+
+    kind: Literal["one_pass", "fixed_epochs", "equal_steps", "to_convergence"]
+    steps: Positive | None = None
+    epochs: Positive | None = None
+    patience: Positive | None = None
+
+    @model_validator(mode="after")
+    def _needs(self) -> Protocol:
+        needs = {
+            "one_pass": set(),
+            "fixed_epochs": {"epochs"},
+            "equal_steps": {"steps"},
+            "to_convergence": {"steps", "patience"},
+        }[self.kind]
+        given = {name for name in ("steps", "epochs", "patience") if getattr(self, name) is not None}
+        if needs != given:
+            raise ValueError(f"{self.kind} takes {sorted(needs) or 'no further key'}, found {sorted(given) or 'none'}")
+        return self
+
+
+class LearningRate(Section):
+    """The peak rate of a size: `at_reference` * (capacity / `reference`) ** `power`, capacity being the width."""
+
+    at_reference: PositiveFloat
+    reference: PositiveFloat
+    power: float
+
+    def at(self, capacity: float) -> float:
+        """The peak learning rate of a size whose capacity knob has this value."""
+        return float(self.at_reference * (capacity / self.reference) ** self.power)
+
+
+class Training(Section):
+    """Optimiser and schedule: AdamW, linear warm-up, cosine decay, clipped gradients, averaged weights."""
+
+    learning_rate: LearningRate
+    warmup: Share = 0.1  # share of the steps
+    final_rate: Share = 0.05  # share of the peak rate that the cosine ends at
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # on matrices only
+    beta1: Share = 0.9
+    beta2: Share = 0.99
+    gradient_clip: PositiveFloat = 1.0
+    average: Share = 0.0  # decay per step of the averaged weights that are evaluated; 0 evaluates the last weights
+    validations: Positive = 8  # at log-spaced shares of the steps; the best one is kept
+
+
+class LanguageTraining(Training):
+    """Training of a language model; a batch holds about `batch_tokens` tokens of whole molecules."""
+
+    batch_tokens: Positive
+    embedding_std: PositiveFloat = 0.02
+
+
+class PotentialTraining(Training):
+    """Training of a potential; a batch holds `batch_frames` frames."""
+
+    batch_frames: Positive
+    energy_weight: Annotated[float, Field(ge=0)] = 1.0
+    force_weight: Annotated[float, Field(ge=0)] = 1.0
+
+
+class Block(Section):
+    """A block of the grid: every combination of its sizes, subsets and seeds."""
+
+    sizes: Annotated[list[str], Field(min_length=1)]
+    num_samples: Annotated[list[Positive], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
+
+
+class FamilySection(Section):
+    """A family of the study: its data, protocol, training, capacity ladder and grid."""
+
+    data: Name
+    evaluations: list[Name] = []  # further data sets whose test split is evaluated
+    protocol: Protocol
+    grid: Annotated[list[Block], Field(min_length=1)]
+
+
+class Control(Section):
+    """A run outside the grid that tests what an axis means: the grid's cells under another protocol."""
+
+    family: Name
+    protocol: Protocol
+    grid: Annotated[list[Block], Field(min_length=1)]
+
+
+def _size_model(family: Family) -> type[Section]:
+    knobs: dict[str, Any] = {
+        name: (knob.kind, Field(ge=knob.minimum, le=knob.maximum, description=knob.meaning))
+        for name, knob in family.knobs.items()
+    }
+    return create_model(f"{family.name}_size", __base__=Section, **knobs)
+
+
+def _family_model(family: Family) -> type[FamilySection]:
+    training = LanguageTraining if family.domain == LANGUAGE else PotentialTraining
+    sizes: Any = Annotated[dict[Name, _size_model(family)], Field(min_length=1)]  # type: ignore[misc]
+    return create_model(f"{family.name}_section", __base__=FamilySection, training=(training, ...), sizes=(sizes, ...))
+
+
+Families: type[Section] = create_model(
+    "Families",
+    __base__=Section,
+    **{name: (_family_model(family) | None, None) for name, family in FAMILIES.items()},  # type: ignore[call-overload]
+)
+
+
+class Fits(Section):
+    """How laws are fitted: level of the intervals, number of bootstrap resamples and their seed."""
+
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    resamples: Annotated[int, Field(ge=50)] = 400
+    seed: Seed = 0
+
+
+class StudyConfig(Section):
+    """A study: everything that one file describes."""
+
+    study: Name
+    results_dir: str = "results"
+    data_dir: str = "data"
+    threads: Positive = 1  # per cell; bits depend on it
+    data: Annotated[dict[Name, AnyData], Field(min_length=1)]
+    families: Families  # type: ignore[valid-type]
+    controls: dict[Name, Control] = {}
+    fits: Fits = Fits()
+    waived: list[str] = []  # cells, by path, that the study may go without
+
+
+# --- loading ----------------------------------------------------------------------------------------------------------
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML without silent loss: a key that stands twice in a mapping is an error."""
+
+
+def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    # checked before a merge ("<<") is flattened into the node: overriding a merged key is what merging is for
+    keys = [key_node for key_node, _ in node.value if key_node.tag != "tag:yaml.org,2002:merge"]
+    seen: set[Any] = set()
+    for key_node in keys:
+        key = loader.construct_object(key_node)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+        seen.add(key)
+    return loader.construct_mapping(node)
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def load_config(path: Path) -> StudyConfig:
+    """The checked config of a study's YAML file; `ConfigError` names file, key path, value found and what is allowed."""
+    try:
+        raw = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
+    except FileNotFoundError:
+        raise ConfigError(f"read the config {path}", "no such file", "name an existing YAML file") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"read the config {path}", f"no UTF-8 text ({error})", "save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        found = " ".join(str(error).split())
+        raise ConfigError(f"read the config {path}", f"no valid YAML: {found}", "mend that line") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"read the config {path}", f"{type(raw).__name__}", "write a mapping of keys to values")
+    try:
+        return StudyConfig.model_validate(raw)
+    except ValidationError as error:
+        raise _explain(path, error) from None
+
+
+def _explain(path: Path, error: ValidationError) -> ConfigError:
+    """One message for the first error of a config, with the number of further ones."""
+    errors = error.errors(include_url=False)
+    first = errors[0]
+    # pydantic puts the discriminator's tag into the location of a data section; the user never wrote that
+    where = [str(part) for part in first["loc"]]
+    if where[:1] == ["data"] and len(where) > 2:
+        del where[2]
+    key = ".".join(where) or "(top level)"
+    kind, found = first["type"], first["input"]
+    if kind == "extra_forbidden":
+        allowed = _allowed_keys(where)
+        close = difflib.get_close_matches(where[-1], allowed, n=1)
+        asked, found_text = f"{path}: {key}", "an unknown key"
+        do = f"did you mean {close[0]!r}? " if close else ""
+        do += f"allowed here: {', '.join(allowed)}" if allowed else "remove it"
+    elif kind == "missing":
+        asked, found_text, do = f"{path}: {key}", "nothing", "this key is required"
+    else:
+        text = repr(found)
+        asked = f"{path}: {key}"
+        found_text = text if len(text) < 120 else text[:117] + "..."
+        do = first["msg"].removeprefix("Value error, ")
+    if len(errors) > 1:
+        do += f" (and {len(errors) - 1} more)"
+    return ConfigError(asked, found_text, do)
+
+
+def _allowed_keys(where: list[str]) -> list[str]:
+    """The keys that the mapping around the last part of `where` takes; empty where that can't be told."""
+    model: Any = StudyConfig
+    for part in where[:-1]:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            field = model.model_fields.get(part)
+            if field is None:
+                return []
+            model = field.annotation
+            continue
+        model = _inner(model)
+    models = [candidate for candidate in _leaves(model)]
+    return sorted({name for candidate in models for name in candidate.model_fields})
+
+
+def _inner(annotation: Any) -> Any:
+    """The type of a container's items: of a dict its values, of a list its members, of a union its one model."""
+    arguments = getattr(annotation, "__args__", ())
+    return arguments[-1] if arguments else annotation
+
+
+def _leaves(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [leaf for argument in getattr(annotation, "__args__", ()) for leaf in _leaves(argument)]

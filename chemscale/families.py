@@ -1,0 +1,57 @@
+"""The families of models as data: domain, typed size knobs and module of each.
+
+Adding a model is a row here, a file in `chemscale/models/`, its counts in `chemscale/cost/` and an entry in a config.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A number that a size fixes: its type and the range that makes sense."""
+
+    kind: type[int] | type[float]
+    minimum: float
+    maximum: float
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of model. `capacity` names the knob along which a learning-rate rule scales."""
+
+    name: str
+    domain: str
+    module: str
+    knobs: dict[str, Knob]
+    capacity: str = "width"
+
+
+LANGUAGE, POTENTIALS = "language", "potentials"
+
+_GRAPH_KNOBS = {
+    "width": Knob(int, 2, 4096, "features per atom"),
+    "interactions": Knob(int, 1, 24, "message-passing layers"),
+    "num_radial": Knob(int, 2, 256, "radial basis functions"),
+    "cutoff": Knob(float, 1.0, 20.0, "neighbour cutoff in angstrom"),
+}
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        Family(
+            "chemgpt",
+            LANGUAGE,
+            "models/chemgpt",
+            {
+                "layers": Knob(int, 1, 512, "transformer blocks"),
+                "width": Knob(int, 2, 65536, "features per token"),
+                "heads": Knob(int, 1, 512, "attention heads; divides the width"),
+            },
+        ),
+        Family("schnet", POTENTIALS, "models/schnet", _GRAPH_KNOBS),
+        Family("painn", POTENTIALS, "models/painn", _GRAPH_KNOBS),
+    )
+}

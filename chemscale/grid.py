@@ -1,0 +1,72 @@
+"""The cell: one training run of a study's grid, as a plain record with its path and its JSON form.
+
+Imports nothing but the standard library at the top: a compute node that trains a cell needs no more of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from chemscale.errors import RecordError
+from chemscale.io import digest
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run: (family, size, num_samples, seed), and everything that decides its bits.
+
+    `protocol` is what is held while the data change, `training` the resolved optimiser settings (the learning rate is a
+    number here), `data` the name and key of the training data and the keys of further evaluation sets.
+    """
+
+    study: str
+    family: str
+    size: str
+    num_samples: int
+    seed: int
+    control: str | None
+    domain: str
+    knobs: dict[str, Any]
+    protocol: dict[str, Any]
+    training: dict[str, Any]
+    data: dict[str, Any]
+    threads: int
+
+    @property
+    def path(self) -> str:
+        """The cell's folder below `results/STUDY`."""
+        head = "cells" if self.control is None else f"controls/{self.control}"
+        return f"{head}/{self.family}/{self.size}/n{self.num_samples}/seed{self.seed}"
+
+    @property
+    def digest(self) -> str:
+        """The digest of everything but the study's name: two cells of equal digest have equal bits."""
+        return digest({key: value for key, value in asdict(self).items() if key != "study"})
+
+    def folder(self, root: Path) -> Path:
+        """The cell's folder, below the study's results folder `root`."""
+        return Path(root) / self.path
+
+    def to_dict(self) -> dict[str, Any]:
+        """The cell as JSON-able values, equal to what `from_dict` takes."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Cell:
+        """A cell from its JSON form; `RecordError` where fields are missing or unknown."""
+        known = {field.name for field in fields(cls)}
+        if set(values) != known:
+            raise RecordError(
+                "read a cell's spec",
+                f"missing {sorted(known - set(values))}, unknown {sorted(set(values) - known)}",
+                "write it anew with this version",
+            )
+        return cls(**values)
+
+
+def protocol_label(protocol: dict[str, Any]) -> str:
+    """The printed name of a protocol, such as `equal_steps(900)`."""
+    values = [str(value) for key, value in sorted(protocol.items()) if key != "kind" and value is not None]
+    return f"{protocol['kind']}({', '.join(values)})" if values else str(protocol["kind"])

@@ -1,0 +1,60 @@
+"""Which source files decide the output of which stage: the digests that make an edit rerun what it touches.
+
+Snakemake sees files, not imports. Each rule carries the digest of the modules that its output depends on, and a cell
+the digest of its own family's, so that an edit of one model reruns that model's cells and nothing else before them.
+"""
+
+from __future__ import annotations
+
+from chemscale.families import FAMILIES, LANGUAGE
+from chemscale.provenance import code_digest
+
+STAGES: dict[str, tuple[str, ...]] = {
+    "molecules": ("data/molecules", "data/sources"),
+    "tokenize": ("data/shards", "data/subsets", "data/tokenizer"),
+    "frames": ("data/molecules", "data/shards", "data/sources", "data/subsets", "data/trajectories"),
+    "subset": ("data/subsets",),
+    "passport": ("data/passport",),
+    "plan": ("cost", "planning/plan"),
+    "gather": ("records",),
+    "fits": ("scaling",),
+    "tables": ("reporting/tables",),
+    "figures": ("reporting/figures",),
+    "report": ("reporting/page", "units"),
+    "audit": ("audit",),
+}
+_TRAINING = (
+    "cost/flops",
+    "cost/parameters",
+    "data/shards",
+    "data/subsets",
+    "models/registry",
+    "models/weights",
+    "records",
+    "training/checkpoint",
+    "training/engine",
+    "training/metrics",
+    "training/run",
+    "training/sampler",
+    "training/schedule",
+)
+_DOMAINS = {
+    "language": ("evaluation/lm", "training/lm"),
+    "potentials": ("evaluation/potential", "models/potential", "training/potential", "data/neighbours"),
+}
+
+
+def stage_digest(stage: str) -> str:
+    """The digest of the source that decides a stage's output."""
+    return code_digest(*STAGES[stage])
+
+
+def family_modules(family: str) -> tuple[str, ...]:
+    """The modules that decide the bits of a family's cells."""
+    domain = "language" if FAMILIES[family].domain == LANGUAGE else "potentials"
+    return (*_TRAINING, *_DOMAINS[domain], FAMILIES[family].module)
+
+
+def family_digest(family: str) -> str:
+    """The digest of the source that decides the bits of a family's cells."""
+    return code_digest(*family_modules(family))

@@ -1,0 +1,55 @@
+"""Cells of seconds share a process: which cells are trained together, so that starting Python is paid once a pack."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable
+
+from chemscale.families import LANGUAGE
+from chemscale.grid import Cell
+
+PACK_SECONDS = 100.0  # the longest pack aimed at: short enough that the cores finish together
+SYMBOLS_PER_MOLECULE = 28  # the mean of the chemicals table
+
+
+def packs(cells: Iterable[Cell], seconds: float = PACK_SECONDS) -> dict[str, list[Cell]]:
+    """The cells in packs of one family each, balanced by estimated cost: {"painn-0": [cells], ...}.
+
+    Every cell is in exactly one pack. The answer depends on the cells alone, not on their order. A pack takes about
+    `seconds` at most, or is a single cell that takes longer; within a pack the dearest cells come first.
+    """
+    families: dict[str, list[Cell]] = {}
+    for cell in cells:
+        families.setdefault(cell.family, []).append(cell)
+    found: dict[str, list[Cell]] = {}
+    for family, members in sorted(families.items()):
+        members.sort(key=lambda cell: (-estimated_seconds(cell), cell.path))
+        count = math.ceil(sum(map(estimated_seconds, members)) / seconds)
+        count = min(max(count, 1), len(members))
+        # each cell, dearest first, goes to the pack that has least
+        loads = [(0.0, index) for index in range(count)]
+        filled: list[list[Cell]] = [[] for _ in range(count)]
+        for cell in members:
+            load, index = heapq.heappop(loads)
+            filled[index].append(cell)
+            heapq.heappush(loads, (load + estimated_seconds(cell), index))
+        found.update({f"{family}-{index}": pack for index, pack in enumerate(filled)})
+    return found
+
+
+def estimated_seconds(cell: Cell) -> float:
+    """A crude time of a cell on one core, good to a factor of two: what balances packs, and nothing else.
+
+    The constants are measured rates on one core of 2023: fixed work per step and work that grows with the model.
+    """
+    training, knobs = cell.training, cell.knobs
+    if cell.domain == LANGUAGE:
+        per_batch = training["batch_tokens"] / SYMBOLS_PER_MOLECULE
+        step = training["batch_tokens"] * (13e-6 + 1.7e-9 * knobs["layers"] * knobs["width"] ** 2)
+    else:
+        per_batch = training["batch_frames"]
+        step = 5e-3 + 1e-5 * training["batch_frames"] * knobs["interactions"] * knobs["width"]
+    passes = cell.protocol.get("epochs", 1)
+    steps = cell.protocol.get("steps") or math.ceil(passes * cell.num_samples / per_batch)
+    return 1.0 + steps * step

@@ -1,0 +1,209 @@
+"""From a config to the list of cells: what a study trains, where it lives, and which data it reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chemscale.config import STATED_ROWS, Block, FamilySection, Protocol, StudyConfig, load_config
+from chemscale.errors import ConfigError
+from chemscale.families import FAMILIES, LANGUAGE
+from chemscale.grid import Cell
+from chemscale.io import digest
+
+STUDY_SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked study: its config, its cells and controls in the grid's order, and the cells that it may go without."""
+
+    path: Path
+    config: StudyConfig
+    cells: list[Cell]
+    controls: list[Cell]
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.config.study
+
+    @property
+    def root(self) -> Path:
+        """The study's results folder."""
+        return Path(self.config.results_dir) / self.config.study
+
+    @property
+    def data_dir(self) -> Path:
+        """The folder of all prepared data."""
+        return Path(self.config.data_dir)
+
+    @property
+    def waived(self) -> list[str]:
+        """Paths of the cells that gather may go without."""
+        return list(self.config.waived)
+
+    def data_section(self, name: str) -> dict[str, Any]:
+        """A data section, resolved to plain values."""
+        return self.config.data[name].model_dump(mode="json")
+
+    def data_key(self, name: str) -> str:
+        """The name of a data section's folder: source and digest of all settings that decide its bytes."""
+        section = self.data_section(name)
+        section.pop("workers")
+        return f"{section['source']}-{digest(section)[:12]}"
+
+    def data_folder(self, name: str) -> Path:
+        """The folder of a data section's shards, manifest and subset indices."""
+        return self.data_dir / self.data_key(name)
+
+    def resolved(self) -> dict[str, Any]:
+        """The study as plain values: what `results/STUDY/config.json` holds."""
+        return {
+            "schema_version": STUDY_SCHEMA_VERSION,
+            "study": self.name,
+            "config": self.config.model_dump(mode="json"),
+            "cells": [cell.to_dict() for cell in self.cells],
+            "controls": [cell.to_dict() for cell in self.controls],
+            "waived": self.waived,
+            "data": {
+                name: {
+                    "key": self.data_key(name),
+                    "kind": section.kind,
+                    "domain": _domain(section.kind),
+                    "source": section.source,
+                }
+                for name, section in self.config.data.items()
+            },
+        }
+
+
+def _domain(kind: str) -> str:
+    return LANGUAGE if kind == "molecules" else "potentials"
+
+
+def load_study(path: str | Path) -> Study:
+    """The study that a config file describes; `ConfigError` where its grid is impossible."""
+    path = Path(path)
+    config = load_config(path)
+    sections: dict[str, Any] = {
+        name: section for name in FAMILIES if (section := getattr(config.families, name)) is not None
+    }
+    if not sections:
+        raise ConfigError(f"{path}: families", "no family", f"name at least one of {', '.join(FAMILIES)}")
+    study = Study(path, config, [], [])
+    for name, section in sections.items():
+        _check_family(path, config, name, section)
+        study.cells.extend(_cells(study, name, section, section.grid, section.protocol, None, f"families.{name}.grid"))
+    for control, asked in config.controls.items():
+        if asked.family not in sections:
+            raise ConfigError(
+                f"{path}: controls.{control}.family", repr(asked.family), f"name one of {', '.join(sections)}"
+            )
+        study.controls.extend(
+            _cells(
+                study,
+                asked.family,
+                sections[asked.family],
+                asked.grid,
+                asked.protocol,
+                control,
+                f"controls.{control}.grid",
+            )
+        )
+    known = {cell.path for cell in study.cells + study.controls}
+    for index, waived in enumerate(config.waived):
+        if waived not in known:
+            raise ConfigError(
+                f"{path}: waived.{index}", repr(waived), "name a cell of this study, such as " + sorted(known)[0]
+            )
+    return study
+
+
+def _check_family(path: Path, config: StudyConfig, name: str, section: Any) -> None:
+    family = FAMILIES[name]
+    for key, data in [("data", section.data), *((f"evaluations.{i}", d) for i, d in enumerate(section.evaluations))]:
+        where = f"{path}: families.{name}.{key}"
+        if data not in config.data:
+            raise ConfigError(where, repr(data), f"name a section of data: {', '.join(config.data)}")
+        if _domain(config.data[data].kind) != family.domain:
+            raise ConfigError(
+                where, f"{data!r} of kind {config.data[data].kind}", f"{name} is a family of the domain {family.domain}"
+            )
+    for size, knobs in section.sizes.items():
+        heads, width = getattr(knobs, "heads", 1), knobs.width
+        if width % heads:
+            raise ConfigError(
+                f"{path}: families.{name}.sizes.{size}.heads", repr(heads), f"a divisor of the width {width}"
+            )
+
+
+def _stated_rows(config: StudyConfig, data: str) -> int | None:
+    section = config.data[data]
+    if section.kind == "molecules":
+        return STATED_ROWS.get(section.source)
+    if section.kind == "conformers":
+        return section.num_molecules * section.frames_per_molecule
+    return len(section.molecules) * section.frames_per_molecule
+
+
+def _cells(
+    study: Study,
+    name: str,
+    section: Any,
+    blocks: list[Block],
+    protocol: Protocol,
+    control: str | None,
+    where: str,
+) -> list[Cell]:
+    """The cells of a list of blocks, in order; a cell that two blocks name is an error, not a silent union."""
+    assert isinstance(section, FamilySection)
+    family = FAMILIES[name]
+    rows = _stated_rows(study.config, section.data)
+    sizes = section.sizes  # type: ignore[attr-defined]
+    training = section.training  # type: ignore[attr-defined]
+    cells: dict[str, Cell] = {}
+    for index, block in enumerate(blocks):
+        for position, size in enumerate(block.sizes):
+            if size not in sizes:
+                raise ConfigError(
+                    f"{study.path}: {where}.{index}.sizes.{position}", repr(size), f"name one of {', '.join(sizes)}"
+                )
+        for position, num_samples in enumerate(block.num_samples):
+            if rows is not None and num_samples > rows:
+                raise ConfigError(
+                    f"{study.path}: {where}.{index}.num_samples.{position}",
+                    repr(num_samples),
+                    f"at most {rows}, the rows that {section.data!r} states",
+                )
+        for size in block.sizes:
+            knobs = sizes[size].model_dump(mode="json")
+            settings = training.model_dump(mode="json")
+            settings["learning_rate"] = training.learning_rate.at(knobs[family.capacity])
+            for num_samples in block.num_samples:
+                for seed in block.seeds:
+                    cell = Cell(
+                        study=study.name,
+                        family=name,
+                        size=size,
+                        num_samples=num_samples,
+                        seed=seed,
+                        control=control,
+                        domain=family.domain,
+                        knobs=knobs,
+                        protocol=protocol.model_dump(mode="json", exclude_none=True),
+                        training=settings,
+                        data={
+                            "name": section.data,
+                            "key": study.data_key(section.data),
+                            "evaluations": {data: study.data_key(data) for data in section.evaluations},
+                        },
+                        threads=study.config.threads,
+                    )
+                    if cell.path in cells:
+                        raise ConfigError(
+                            f"{study.path}: {where}.{index}", f"{cell.path} for the second time", "name each cell once"
+                        )
+                    cells[cell.path] = cell
+    return list(cells.values())

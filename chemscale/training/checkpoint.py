@@ -1,0 +1,159 @@
+"""A cell's `checkpoint/` folder: running state, live curve, lock, the reason of a failure, and the finished records.
+
+No rule declares this folder, so that Snakemake never deletes it between attempts. Every write is atomic and a marker
+that names the digests of what it covers comes last: half-written state is never taken for whole. State of another
+config, data or code is set aside in `superseded/` and training starts anew.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chemscale.errors import RecordError, TrainingError
+from chemscale.io import atomic_path, read_json, sha256_file, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_MARKER = "complete.json"
+_FINISHED = "finished"
+
+
+class Checkpoint:
+    """The `checkpoint/` folder of one cell; `identity` names the digests that state must share to be continued."""
+
+    def __init__(self, folder: Path, identity: dict[str, str], log: logging.Logger) -> None:
+        self.folder, self.identity, self.log = folder, identity, log
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def curve(self) -> Path:
+        """The live curve, a JSON line each step."""
+        return self.folder / "curve.jsonl"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the cell: two processes never write one. The kernel drops the lock when its holder dies."""
+        with open(self.folder / "lock", "w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TrainingError(f"{self.folder.parent} is being trained by another process") from None
+            yield
+
+    def start_attempt(self) -> int:
+        """Count one more attempt and forget the last failure; the number of attempts so far."""
+        path = self.folder / "attempts.json"
+        attempts = (int(read_json(path)["attempts"]) if path.exists() else 0) + 1
+        write_json(path, {"attempts": attempts})
+        (self.folder / "failure.json").unlink(missing_ok=True)
+        return attempts
+
+    def fail(self, reason: str, attempts: int) -> None:
+        """Leave the reason of a failure for `chemscale status` and the report."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(self.folder / "failure.json", {"reason": reason, "attempts": attempts, "time": now})
+
+    # --- running state ------------------------------------------------------------------------------------------------
+
+    def save(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Write the state after `step` steps, then drop the older ones."""
+        from safetensors.torch import save_file
+
+        folder = self.folder / f"step-{step:09d}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        with atomic_path(folder / "state.safetensors") as temporary:
+            save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
+        write_json(folder / "state.json", {"identity": self.identity, "step": step, **state})
+        _mark(folder, self.identity)
+        for older in sorted(self.folder.glob("step-*"))[:-2]:
+            shutil.rmtree(older)
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The newest whole state of this identity, or None; damaged state is passed over with a line in the log."""
+        from safetensors.torch import load_file
+
+        for folder in sorted(self.folder.glob("step-*"), reverse=True):
+            marker = _verified(folder)
+            if marker is None:
+                self.log.warning("%s is not whole: passed over", folder)
+                continue
+            if not self._same(marker["identity"]):
+                return None
+            return load_file(folder / "state.safetensors"), read_json(folder / "state.json")
+        return None
+
+    def drop_states(self) -> None:
+        """Delete the running states: a finished cell keeps its weights alone."""
+        for folder in self.folder.glob("step-*"):
+            shutil.rmtree(folder)
+
+    def _same(self, identity: dict[str, str]) -> bool:
+        for field, value in self.identity.items():
+            if identity.get(field) != value:
+                self._supersede(field, identity.get(field), value)
+                return False
+        return True
+
+    def _supersede(self, field: str, found: Any, now: str) -> None:
+        """Move everything but the lock and the count of attempts to `superseded/`."""
+        aside = self.folder / "superseded" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+        aside.mkdir(parents=True)
+        for entry in self.folder.iterdir():
+            if entry.name not in ("superseded", "lock", "attempts.json"):
+                shutil.move(entry, aside / entry.name)
+        self.log.warning(
+            "%s: checkpoint of another %s (%.12s, now %.12s) moved to %s; training starts anew",
+            self.folder.parent, field, found, now, aside,
+        )
+
+    # --- finished records ---------------------------------------------------------------------------------------------
+
+    @property
+    def finished_folder(self) -> Path:
+        """Where a finished cell's records wait to be published."""
+        return self.folder / _FINISHED
+
+    def mark_finished(self) -> None:
+        """Declare the records in `finished/` whole."""
+        _mark(self.finished_folder, self.identity)
+
+    def finished(self) -> bool:
+        """Whether whole records of this identity wait in `finished/`; those of another identity are set aside."""
+        if not self.finished_folder.exists():
+            return False
+        marker = _verified(self.finished_folder)
+        if marker is None:
+            shutil.rmtree(self.finished_folder)
+            return False
+        return self._same(marker["identity"])
+
+    def publish(self, target: Path) -> None:
+        """Copy the finished records to the cell's folder, `metrics.json` last."""
+        names = sorted(read_json(self.finished_folder / _MARKER)["files"], key=lambda name: name == "metrics.json")
+        for name in names:
+            with atomic_path(target / name) as temporary:
+                shutil.copyfile(self.finished_folder / name, temporary)
+
+
+def _mark(folder: Path, identity: dict[str, str]) -> None:
+    files = {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.name != _MARKER}
+    write_json(folder / _MARKER, {"identity": identity, "files": files})
+
+
+def _verified(folder: Path) -> dict[str, Any] | None:
+    """The marker of a folder whose files are all there with the digests that it names, else None."""
+    try:
+        marker = read_json(folder / _MARKER)
+        whole = all(sha256_file(folder / name) == value for name, value in marker["files"].items())
+    except (RecordError, OSError, KeyError, TypeError):
+        return None
+    return marker if whole and isinstance(marker.get("identity"), dict) else None

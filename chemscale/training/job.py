@@ -1,0 +1,208 @@
+"""What a train loop is handed: the cell, its folders, its data, and the way to stop, to continue and to finish."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chemscale.data import shards
+from chemscale.data.subsets import rows_digest, subset_rows
+from chemscale.errors import Stopped
+from chemscale.grid import Cell, protocol_label
+from chemscale.io import write_json
+from chemscale.records import SCHEMA_VERSION, write_metrics
+from chemscale.training.checkpoint import Checkpoint
+from chemscale.training.metrics import Curve, provenance, timestamp, write_clusters
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Datasets:
+    """Prepared data sets by key, read once for all the cells of a process; they are never changed after reading."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._language: dict[str, shards.LanguageData] = {}
+        self._frames: dict[str, shards.FrameData] = {}
+        self._manifests: dict[str, dict[str, Any]] = {}
+
+    def language(self, key: str) -> shards.LanguageData:
+        """The tokens of a language data set."""
+        if key not in self._language:
+            self._language[key] = shards.load_language(self._data_dir / key)
+        return self._language[key]
+
+    def frames(self, key: str) -> shards.FrameData:
+        """The frames of a potential data set."""
+        if key not in self._frames:
+            self._frames[key] = shards.load_frames(self._data_dir / key)
+        return self._frames[key]
+
+    def manifest(self, key: str) -> dict[str, Any]:
+        """The manifest of a data set."""
+        if key not in self._manifests:
+            self._manifests[key] = shards.read_manifest(self._data_dir / key)
+        return self._manifests[key]
+
+    def folder(self, key: str) -> Path:
+        """The folder of a data set."""
+        return self._data_dir / key
+
+
+@dataclass
+class Progress:
+    """The counters of a run; a checkpoint holds them, a resumed run continues them."""
+
+    step: int = 0
+    samples_seen: int = 0
+    seen: int = 0  # tokens or frames
+    flops: dict[str, int] = field(default_factory=dict)
+    best_step: int = 0
+    best_loss: float = float("inf")
+    stale: int = 0  # validations since the best one
+    wall_s: float = 0.0
+
+
+@dataclass
+class Split:
+    """Rows of a data set that a run uses, as indices into it, with the digest of their row digests."""
+
+    index: NDArray[np.int64]
+    digest: str
+
+
+class Job:
+    """One training run of a cell: identity, folders and the bookkeeping that both loops share."""
+
+    def __init__(
+        self,
+        cell: Cell,
+        root: Path,
+        datasets: Datasets,
+        code: str,
+        log: logging.Logger,
+        should_stop: Callable[[], bool],
+        checkpoint_seconds: float = 60.0,
+    ) -> None:
+        self.cell, self.datasets, self.code, self.log = cell, datasets, code, log
+        self.folder = cell.folder(root)
+        self.data_digest: str = datasets.manifest(cell.data["key"])["digest"]
+        evaluations = {name: datasets.manifest(key)["digest"] for name, key in cell.data["evaluations"].items()}
+        self.checkpoint = Checkpoint(
+            self.folder / "checkpoint",
+            {"config": cell.digest, "data": self.data_digest, "code": code}
+            | {f"data of {name}": value for name, value in evaluations.items()},
+            log,
+        )
+        self._should_stop, self._checkpoint_seconds = should_stop, checkpoint_seconds
+        self._saved = self._begun = time.monotonic()
+        self.started = timestamp()
+
+    # --- data ---------------------------------------------------------------------------------------------------------
+
+    def subset(self, rows: list[str], splits: NDArray[np.str_]) -> Split:
+        """The training subset: the first `num_samples` training rows in the order of the keyed hash."""
+        training = [row for row, split in zip(rows, splits, strict=True) if split == "train"]
+        chosen = subset_rows(training, self.cell.data["key"], self.cell.seed, self.cell.num_samples)
+        position = {row: index for index, row in enumerate(rows)}
+        return Split(np.array([position[row] for row in chosen]), rows_digest(chosen))
+
+    @staticmethod
+    def split(rows: list[str], splits: NDArray[np.str_], name: str) -> Split:
+        """The rows of the validation or the test split, in the order of the shards."""
+        index = np.flatnonzero(splits == name)
+        return Split(index, rows_digest([rows[position] for position in index]))
+
+    # --- continuing and stopping --------------------------------------------------------------------------------------
+
+    def resume(self, engine: Any) -> tuple[Progress, Tensor | None, Curve]:
+        """The progress, the best weights and the curve to go on with; a fresh start where no state fits."""
+        loaded = self.checkpoint.load()
+        if loaded is None:
+            self.checkpoint.drop_states()
+            return Progress(), None, Curve(self.checkpoint.curve, 0)
+        tensors, state = loaded
+        best = tensors.pop("best", None)
+        engine.load_state(tensors)
+        self.log.info("%s: continues after step %d", self.cell.path, state["step"])
+        return Progress(**state["progress"]), best, Curve(self.checkpoint.curve, state["step"])
+
+    def after_step(self, engine: Any, progress: Progress, best: Tensor | None, curve: Curve) -> None:
+        """Checkpoint when it is time or when a signal asks to stop; then `Stopped` ends the run."""
+        stop = self._should_stop()
+        now = time.monotonic()
+        if not stop and now - self._saved < self._checkpoint_seconds:
+            return
+        curve.flush()
+        progress.wall_s += now - self._begun
+        self._begun = self._saved = now
+        tensors = engine.state() | ({} if best is None else {"best": best})
+        # an infinite best loss is no JSON: before the first validation it is left to the default
+        kept = {name: value for name, value in vars(progress).items() if value != float("inf")}
+        self.checkpoint.save(progress.step, tensors, {"progress": kept})
+        if stop:
+            curve.close()
+            raise Stopped(f"{self.cell.path}: stopped after step {progress.step}, checkpoint written")
+
+    def elapsed(self, progress: Progress) -> float:
+        """Seconds of work on this cell, those before an interruption included."""
+        return progress.wall_s + time.monotonic() - self._begun
+
+    # --- finishing ----------------------------------------------------------------------------------------------------
+
+    def finish(
+        self,
+        metrics: Mapping[str, Any],
+        progress: Progress,
+        clusters: tuple[list[str], NDArray[np.float64], NDArray[np.int64]],
+        attempts: int,
+    ) -> None:
+        """Write all records to `checkpoint/finished/`, its marker last, and drop the running states."""
+        cell, folder = self.cell, self.checkpoint.finished_folder
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        test_loss = write_clusters(folder / "test_clusters.parquet", *clusters)
+        write_json(folder / "config.json", cell.to_dict())
+        shutil.copyfile(self.checkpoint.curve, folder / "metrics.jsonl")
+        wall_s = self.elapsed(progress)
+        write_json(folder / "provenance.json", provenance(self.started, wall_s, wall_s, attempts))
+        write_metrics(
+            folder / "metrics.json",
+            {
+                "schema_version": SCHEMA_VERSION,
+                "status": "done",
+                "study": cell.study,
+                "domain": cell.domain,
+                "family": cell.family,
+                "size": cell.size,
+                "num_samples": cell.num_samples,
+                "seed": cell.seed,
+                "control": cell.control,
+                "protocol": protocol_label(cell.protocol),
+                "learning_rate": cell.training["learning_rate"],
+                "samples_seen": progress.samples_seen,
+                "steps": progress.step,
+                "best_step": progress.best_step,
+                "val_loss": progress.best_loss,
+                "test_loss": test_loss,
+                "config_digest": cell.digest,
+                "data_digest": self.data_digest,
+                "code_digest": self.code,
+                **metrics,
+                "reasons": {
+                    **metrics["reasons"],
+                    **({} if cell.control else {"control": "a cell of the grid"}),
+                },
+            },
+        )
+        self.checkpoint.mark_finished()
+        self.checkpoint.drop_states()

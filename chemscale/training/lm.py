@@ -1,0 +1,169 @@
+"""Training and testing of one language cell, top to bottom: data, model, loop, test, records.
+
+The loss is the mean over the predicted tokens of a batch, in nats; every token but the first of a molecule is
+predicted, pads never. D and `tokens_seen` count predicted tokens.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chemscale.cost.flops import language_flops
+from chemscale.cost.parameters import count
+from chemscale.data.shards import LanguageData
+from chemscale.data.tokenizer import PAD, Tokenizer
+from chemscale.models import registry, weights
+from chemscale.training.engine import TorchEngine
+from chemscale.training.job import Job
+from chemscale.training.metrics import cluster_sums
+from chemscale.training.sampler import TokenBatches, total_steps
+from chemscale.training.schedule import learning_rate, validation_steps
+
+# Computed tokens per evaluation batch: large enough to be fast, small enough to stay in the cache.
+_EVALUATION_TOKENS = 4096
+
+
+def train(job: Job, attempts: int) -> None:
+    """Train the job's cell and leave its records in `checkpoint/finished/`.
+
+    Raises:
+        Stopped: a signal asked to stop; a checkpoint was written.
+        TrainingError: a loss is not finite.
+    """
+    cell = job.cell
+    settings = cell.training
+
+    # --- data: the subset of this seed, and the fixed validation and test splits --------------------------------------
+    data = job.datasets.language(cell.data["key"])
+    tokenizer = Tokenizer.load(job.datasets.folder(cell.data["key"]) / "tokenizer.json")
+    subset = job.subset(data.rows, data.splits)
+    validation = job.split(data.rows, data.splits, "validation")
+    test = job.split(data.rows, data.splits, "test")
+    predicted = np.diff(data.offsets) - 1  # each molecule's first token is given, not predicted
+    sampler = TokenBatches(predicted[subset.index], settings["batch_tokens"], cell.seed)
+    steps = total_steps(cell.protocol, sampler)
+
+    # --- model and engine ---------------------------------------------------------------------------------------------
+    model = registry.build(
+        cell.family, cell.knobs, vocab_size=len(tokenizer), seed=cell.seed, embedding_std=settings["embedding_std"]
+    )
+    engine = TorchEngine(
+        model,
+        weight_decay=settings["weight_decay"],
+        beta1=settings["beta1"],
+        beta2=settings["beta2"],
+        gradient_clip=settings["gradient_clip"],
+        average=settings["average"],
+    )
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+    progress, best, curve = job.resume(engine)
+    to_validate = set(validation_steps(steps, settings["validations"]))
+    for chosen in sampler.from_step(progress.step):
+        if progress.step == steps or progress.stale == cell.protocol.get("patience"):
+            break
+        rate = learning_rate(
+            progress.step, steps, settings["learning_rate"], settings["warmup"], settings["final_rate"]
+        )
+        index = subset.index[chosen]
+        tokens = _padded(data, index)
+        num_predicted = int(predicted[index].sum())
+        loss = _loss_per_token(model, tokens).sum() / num_predicted
+        norm = engine.step(loss, rate)
+        progress.step += 1
+        progress.samples_seen += len(index)
+        progress.seen += num_predicted
+        for name, value in language_flops(cell.knobs, len(tokenizer), predicted[index].tolist()).items():
+            progress.flops[name] = progress.flops.get(name, 0) + value
+        curve.write(
+            step=progress.step,
+            loss=loss.item(),
+            learning_rate=rate,
+            gradient_norm=norm,
+            tokens_seen=progress.seen,
+            flops_full=progress.flops["flops_full"],
+        )
+        if progress.step in to_validate:
+            with engine.evaluated():
+                val_loss = _mean_loss(model, data, validation.index)
+            curve.write(step=progress.step, val_loss=val_loss)
+            progress.stale += 1
+            if val_loss < progress.best_loss:
+                progress.best_loss, progress.best_step, progress.stale = val_loss, progress.step, 0
+                best = engine.weights()
+        job.after_step(engine, progress, best, curve)
+    curve.close()
+
+    # --- test: the weights of the best validation ---------------------------------------------------------------------
+    assert best is not None, "the last step is always validated"
+    with engine.evaluated(best):
+        sums = _loss_per_molecule(model, data, test.index)
+        weights.save(job.checkpoint.folder, model, {"family": cell.family, "knobs": cell.knobs, "vocab": len(tokenizer)})
+    clusters = cluster_sums([data.groups[row] for row in test.index], sums, predicted[test.index])
+
+    # --- records ------------------------------------------------------------------------------------------------------
+    parameters = count(cell.family, cell.knobs, len(tokenizer))
+    job.finish(
+        {
+            "num_params": parameters.total,
+            "num_params_non_embedding": parameters.non_embedding,
+            "tokens_seen": progress.seen,
+            "tokens_unique": int(predicted[subset.index].sum()),
+            "frames_seen": None,
+            "frames_unique": None,
+            **progress.flops,
+            "epochs": progress.samples_seen / cell.num_samples,
+            "loss_unit": "nats per token",
+            "subset_digest": subset.digest,
+            "val_digest": validation.digest,
+            "test_digest": test.digest,
+            "test_metrics": {},
+            "reasons": dict.fromkeys(("frames_seen", "frames_unique"), "a language cell has no frames"),
+        },
+        progress,
+        clusters,
+        attempts,
+    )
+
+
+def _padded(data: LanguageData, index: NDArray[np.int64]) -> Tensor:
+    """Molecules as one block of tokens [molecules, longest], padded at the right end."""
+    starts, lengths = data.offsets[index], data.offsets[index + 1] - data.offsets[index]
+    width = int(lengths.max())
+    positions = starts[:, None] + np.arange(width)
+    block = data.tokens[np.minimum(positions, len(data.tokens) - 1)].astype(np.int64)
+    block[np.arange(width) >= lengths[:, None]] = PAD
+    return torch.from_numpy(block)
+
+
+def _loss_per_token(model: nn.Module, tokens: Tensor) -> Tensor:
+    """Loss of each predicted token in nats [molecules, longest - 1]; 0 where the target is a pad."""
+    logits = model(tokens[:, :-1])
+    targets = tokens[:, 1:]
+    loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=PAD, reduction="none")
+    return loss.view(targets.shape)
+
+
+@torch.no_grad()
+def _loss_per_molecule(model: nn.Module, data: LanguageData, index: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Summed loss of each molecule in nats, in the order of `index`; summed in float64."""
+    lengths = data.offsets[index + 1] - data.offsets[index]
+    order = np.argsort(lengths, kind="stable")
+    sums = np.zeros(len(index))
+    first = 0
+    for position in range(1, len(order) + 1):
+        if position == len(order) or (position + 1 - first) * lengths[order[position]] > _EVALUATION_TOKENS:
+            part = order[first:position]
+            sums[part] = _loss_per_token(model, _padded(data, index[part])).double().sum(1).numpy()
+            first = position
+    return sums
+
+
+def _mean_loss(model: nn.Module, data: LanguageData, index: NDArray[np.int64]) -> float:
+    """Loss of a split in nats per token, token-weighted."""
+    predicted = data.offsets[index + 1] - data.offsets[index] - 1
+    return float(_loss_per_molecule(model, data, index).sum() / predicted.sum())

@@ -1,0 +1,113 @@
+"""The records that a run writes: its curve step by step, its losses per test cluster, its metrics and provenance."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import resource
+import socket
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chemscale.errors import TrainingError
+from chemscale.io import atomic_path
+
+MAX_CLUSTERS = 1024
+
+
+class Curve:
+    """The live curve: a JSON line for each step and each validation, cut back to a checkpoint's step on resume."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        """Continue the curve at `path` after `step` steps; 0 begins it anew."""
+        lines = path.read_text().splitlines() if step and path.exists() else []
+        with atomic_path(path) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= step))
+        self._stream: IO[str] = open(path, "a", encoding="utf-8")  # noqa: SIM115 (held open for the run's length)
+
+    def write(self, **values: float | int) -> None:
+        """Append a line; a value that is not finite ends the run, after it was written as text."""
+        for name, value in values.items():
+            if not math.isfinite(value):
+                self._stream.write(json.dumps({**values, name: str(value)}) + "\n")
+                self.close()
+                raise TrainingError(f"{name} is {value} at step {values['step']}")
+        self._stream.write(json.dumps(values) + "\n")
+
+    def flush(self) -> None:
+        """Make what was written visible to others."""
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Flush and close; writing ends here."""
+        self._stream.close()
+
+
+def cluster_sums(
+    groups: Sequence[str], sums: NDArray[np.float64], counts: NDArray[np.int64]
+) -> tuple[list[str], NDArray[np.float64], NDArray[np.int64]]:
+    """Summed loss and count of each test cluster, clusters in sorted order.
+
+    A cluster is a split group (a molecule's constitution, or a block of time); where there are more than 1,024 of
+    them, groups are joined in 1,024 blocks by a hash of the group.
+    """
+    names = list(groups)
+    if len(set(names)) > MAX_CLUSTERS:
+        names = [f"block-{_block(group):04d}" for group in names]
+    clusters, index = np.unique(np.array(names), return_inverse=True)
+    loss = np.zeros(len(clusters))
+    count = np.zeros(len(clusters), dtype=np.int64)
+    np.add.at(loss, index, sums)
+    np.add.at(count, index, counts)
+    return [str(cluster) for cluster in clusters], loss, count
+
+
+def _block(group: str) -> int:
+    key = hashlib.blake2b(group.encode(), digest_size=8, key=b"chemscale-cluster").digest()
+    return int.from_bytes(key, "big") % MAX_CLUSTERS
+
+
+def write_clusters(path: Path, clusters: list[str], loss: NDArray[np.float64], count: NDArray[np.int64]) -> float:
+    """Write a cell's `test_clusters.parquet`; the test loss, their ratio of sums."""
+    import pyarrow as pa
+
+    from chemscale.io import write_parquet
+
+    write_parquet(path, pa.table({"cluster": clusters, "loss_sum": loss, "count": count}))
+    return float(math.fsum(loss) / int(count.sum()))
+
+
+def peak_memory_bytes() -> int:
+    """The peak resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def timestamp() -> str:
+    """Now, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def provenance(started: str, wall_s: float, device_s: float, attempts: int) -> dict[str, Any]:
+    """What varies between runs of one cell: times, memory, machine, versions, state of the repository."""
+    from chemscale.provenance import git_state, machine, versions
+
+    return {
+        "started": started,
+        "finished": timestamp(),
+        "wall_s": wall_s,
+        "device_s": device_s,
+        "energy_kwh": None,
+        "peak_memory_bytes": peak_memory_bytes(),
+        "attempts": attempts,
+        "host": hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12],
+        "machine": machine(),
+        "versions": versions(),
+        "repository": git_state(),
+        "reasons": {"energy_kwh": "no energy counter is read yet"},
+    }

@@ -1,0 +1,178 @@
+"""A cell's entry point: train it if need be, publish its records, leave a reason where it fails.
+
+`run_cell` is re-entrant: many cells share a process with the same bits as alone, and one cell's failure leaves the
+others be. A cell whose finished records already wait in its `checkpoint/` folder is published without training.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from chemscale.errors import ChemscaleError, Stopped
+from chemscale.grid import Cell
+from chemscale.io import read_json, write_json
+from chemscale.records import read_metrics
+from chemscale.training.job import Datasets, Job
+
+_LOOPS = {"language": "chemscale.training.lm", "potentials": "chemscale.training.potential"}
+
+
+class StopRequest:
+    """SIGTERM and SIGUSR1 ask the running cell to checkpoint and stop; True once one has come."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+
+    def __call__(self) -> bool:
+        """Whether a signal has asked to stop."""
+        return self._asked.is_set()
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked.set()
+
+    @contextmanager
+    def listening(self) -> Iterator[StopRequest]:
+        """Handle the signals within the block, and put the former handlers back."""
+        former = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGUSR1)}
+        try:
+            yield self
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+
+def run_cell(
+    cell: Cell,
+    root: Path,
+    datasets: Datasets,
+    code: str,
+    log: logging.Logger,
+    should_stop: Callable[[], bool],
+    publish: bool = True,
+) -> bool:
+    """Bring one cell to its records; returns whether it was trained now (False: records were waiting).
+
+    Args:
+        cell: the cell's resolved spec.
+        root: the study's folder.
+        datasets: prepared data, shared by the cells of a process.
+        code: digest of the code that decides the cell's bits.
+        log: where lines about this cell go.
+        should_stop: asked after every step.
+        publish: copy the records from `checkpoint/` to the cell's folder.
+
+    Raises:
+        Stopped: a signal stopped the cell, which continues from its checkpoint next time.
+        ChemscaleError: the cell failed; the reason also stands in `checkpoint/failure.json`.
+    """
+    job = Job(cell, root, datasets, code, log, should_stop)
+    with job.checkpoint.lock():
+        trained = False
+        if not job.checkpoint.finished():
+            attempts = job.checkpoint.start_attempt()
+            try:
+                _train(job, attempts)
+            except Stopped:
+                raise
+            except Exception as error:
+                # whatever it was, status and report need the reason; the error itself goes on
+                job.checkpoint.fail(f"{type(error).__name__}: {error}", attempts)
+                raise
+            trained = True
+        if publish:
+            job.checkpoint.publish(job.folder)
+    return trained
+
+
+def _train(job: Job, attempts: int) -> None:
+    import torch
+
+    # the number of threads decides the bits of sums, so it comes from the cell and not from the machine
+    torch.set_num_threads(job.cell.threads)
+    loop = importlib.import_module(_LOOPS[job.cell.domain])
+    loop.train(job, attempts)
+
+
+def main(cell: dict[str, Any], root: str, data_dir: str, code: str, log_file: str) -> None:
+    """Train one cell as a job of its own and publish its records; the process ends with the error's exit code."""
+    spec = Cell.from_dict(cell)
+    log = _logger(Path(log_file))
+    if not _publish_waiting(spec, Path(root), Path(data_dir), code, log):
+        try:
+            with StopRequest().listening() as stop:
+                run_cell(spec, Path(root), Datasets(Path(data_dir)), code, log, stop)
+        except ChemscaleError as error:
+            log.error("%s: %s", spec.path, error)
+            sys.stderr.write(f"{spec.path}: {error}\n(log: {log_file})\n")
+            sys.exit(error.exit_code)
+        print(_line(spec, Path(root)), flush=True)
+
+
+def _publish_waiting(cell: Cell, root: Path, data_dir: Path, code: str, log: logging.Logger) -> bool:
+    """Publish records that a pack left in `checkpoint/`; cheap, since neither torch nor the shards are read."""
+    job = Job(cell, root, Datasets(data_dir), code, log, lambda: False)
+    with job.checkpoint.lock():
+        if not job.checkpoint.finished():
+            return False
+        job.checkpoint.publish(job.folder)
+    return True
+
+
+def main_pack(cells: list[dict[str, Any]], root: str, data_dir: str, codes: dict[str, str], marker: str, log_file: str) -> None:
+    """Train many cells in one process, each into its `checkpoint/` folder; a failed cell leaves the others be.
+
+    The marker says which cells are done and which failed; the cells' own jobs publish the records, and try the failed
+    ones once more, so that each failure is a failed job with its own reason.
+    """
+    log = _logger(Path(log_file))
+    datasets = Datasets(Path(data_dir))
+    failed: dict[str, str] = {}
+    specs = [Cell.from_dict(values) for values in cells]
+    with StopRequest().listening() as stop:
+        for number, spec in enumerate(specs, 1):
+            try:
+                run_cell(spec, Path(root), datasets, codes[spec.family], log, stop, publish=False)
+            except Stopped as error:
+                sys.stderr.write(f"{error}\n")
+                sys.exit(error.exit_code)
+            except Exception as error:
+                failed[spec.path] = f"{type(error).__name__}: {error}"
+                log.exception("%s failed", spec.path)
+                print(f"FAILED {spec.path}: {error}", flush=True)
+                continue
+            print(f"{_line(spec, Path(root))}  [{number}/{len(specs)} of this pack]", flush=True)
+    write_json(Path(marker), {"cells": [spec.path for spec in specs], "failed": failed})
+
+
+def _line(cell: Cell, root: Path) -> str:
+    """A finished cell in one line: loss and time."""
+    finished = cell.folder(root) / "checkpoint" / "finished"
+    metrics, provenance = read_metrics(finished / "metrics.json"), read_json(finished / "provenance.json")
+    return (
+        f"{time.strftime('%H:%M:%S')} done {cell.path}: test loss {metrics['test_loss']:.4g} {metrics['loss_unit']}"
+        f" in {provenance['wall_s']:.0f} s"
+    )
+
+
+def _logger(path: Path) -> logging.Logger:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log = logging.getLogger(f"chemscale.{path.stem}")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    return log

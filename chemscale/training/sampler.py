@@ -1,0 +1,92 @@
+"""The order of data: batches as a pure function of (seed, step), whatever was interrupted or resumed before."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Molecules are sorted by length within windows of this many batches: padding falls to some per cent while the
+# composition of a batch stays random.
+_WINDOW = 32
+
+
+def _permutation(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """A permutation of 0 ... count - 1 that depends on nothing but its arguments."""
+    return np.random.Generator(np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64))).permutation(count)
+
+
+class TokenBatches:
+    """Batches of whole molecules of similar length, each of at most `batch_tokens` computed tokens, pads included."""
+
+    def __init__(self, lengths: NDArray[np.int64], batch_tokens: int, seed: int) -> None:
+        """`lengths`: computed tokens of each molecule of the subset."""
+        self.lengths, self.batch_tokens, self.seed = lengths, batch_tokens, seed
+
+    def epoch(self, epoch: int) -> list[NDArray[np.int64]]:
+        """The batches of an epoch, in order: indices into the subset; every molecule stands in exactly one."""
+        order = _permutation(len(self.lengths), self.seed, epoch)
+        window = max(1, round(_WINDOW * self.batch_tokens / float(self.lengths.mean())))
+        batches: list[NDArray[np.int64]] = []
+        for start in range(0, len(order), window):
+            chunk = order[start : start + window]
+            chunk = chunk[np.argsort(self.lengths[chunk], kind="stable")]
+            lengths = self.lengths[chunk]
+            first = 0
+            for position in range(1, len(chunk) + 1):
+                # sorted, so that the newest member is the longest: it sets the padded width
+                if position == len(chunk) or (position + 1 - first) * lengths[position] > self.batch_tokens:
+                    batches.append(chunk[first:position])
+                    first = position
+        shuffled = _permutation(len(batches), self.seed + 2**32, epoch)
+        return [batches[index] for index in shuffled]
+
+    def from_step(self, step: int) -> Iterator[NDArray[np.int64]]:
+        """The endless stream of batches from a step on."""
+        return islice(self._stream(), step, None)
+
+    def _stream(self) -> Iterator[NDArray[np.int64]]:
+        epoch = 0
+        while True:
+            yield from self.epoch(epoch)
+            epoch += 1
+
+    def steps_in(self, epochs: int) -> int:
+        """The number of batches in so many epochs."""
+        return sum(len(self.epoch(epoch)) for epoch in range(epochs))
+
+
+class FrameBatches:
+    """Batches of `batch_frames` frames in a new random order each epoch; an epoch's last batch may be smaller."""
+
+    def __init__(self, count: int, batch_frames: int, seed: int) -> None:
+        self.count, self.batch_frames, self.seed = count, batch_frames, seed
+
+    def from_step(self, step: int) -> Iterator[NDArray[np.int64]]:
+        """The endless stream of batches from a step on: indices into the subset."""
+        in_epoch = self.steps_in(1)
+        epoch, skip = divmod(step, in_epoch)
+        while True:
+            order = _permutation(self.count, self.seed, epoch)
+            for batch in range(skip, in_epoch):
+                yield order[batch * self.batch_frames : (batch + 1) * self.batch_frames]
+            epoch, skip = epoch + 1, 0
+
+    def steps_in(self, epochs: int) -> int:
+        """The number of batches in so many epochs."""
+        return epochs * math.ceil(self.count / self.batch_frames)
+
+
+def total_steps(protocol: dict[str, Any], batches: TokenBatches | FrameBatches) -> int:
+    """The number of optimiser steps that a protocol asks for; the most there can be for `to_convergence`."""
+    match protocol["kind"]:
+        case "one_pass":
+            return batches.steps_in(1)
+        case "fixed_epochs":
+            return batches.steps_in(protocol["epochs"])
+        case _:
+            return int(protocol["steps"])

@@ -1,0 +1,51 @@
+"""Units, their conversions, and the one function that prints a number.
+
+Inside chemscale energies are eV, lengths angstrom, forces eV/angstrom; losses are nats per token (language) or
+meV/angstrom (potentials). Conversion happens once, at ingest or at evaluation.
+"""
+
+from __future__ import annotations
+
+import math
+
+HARTREE_TO_EV = 27.211386245988  # CODATA 2018
+BOHR_TO_ANGSTROM = 0.529177210903  # CODATA 2018
+KCAL_PER_MOL_TO_EV = 0.0433641153087705  # thermochemical calorie
+MEV_PER_EV = 1000.0
+
+# How a column is printed; a column that is not named here is printed to four significant digits.
+_EXPONENTS = ("alpha", "beta", "slope", "exponent")
+_LOSSES = ("loss", "E", "mae", "rmse", "difference", "spread")
+_SHARES = ("level", "residual_rms", "seed_sd", "share")
+
+
+def _base(column: str) -> str:
+    for ending in ("_low", "_high"):
+        column = column.removesuffix(ending)
+    return column
+
+
+def format_number(value: float | int | None, column: str) -> str:
+    """The printed form of a table's value: the page prints it and the audit compares with it.
+
+    Exponents have three decimals, losses and scales four significant digits, shares two decimals, whole numbers thousands
+    separators; a missing value is a dash. `column` is the name of the table's column.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    base = _base(column)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float) and math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    if base in _EXPONENTS:
+        return f"{value:.3f}"
+    if base in _SHARES:
+        return f"{100 * value:.2f} %"
+    if isinstance(value, int) or (float(value).is_integer() and not base.endswith(_LOSSES) and abs(value) < 1e15):
+        return f"{int(value):,}"
+    if base.endswith(_LOSSES):
+        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    if abs(value) >= 1e6 or abs(value) < 1e-3:
+        return f"{value:.3e}"
+    return f"{value:.4g}"

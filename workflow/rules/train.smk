@@ -1,0 +1,47 @@
+# Training, validation and test of a cell in one job. A pack trains many small cells in one process; its cells' own jobs
+# then find the finished training in checkpoint/ and publish it. `checkpoint/` is declared by no rule: Snakemake deletes
+# declared outputs between attempts, and a checkpoint has to outlive them.
+
+
+rule train:
+    input:
+        lambda wildcards: cell_data([the_cell(wildcards)]),
+    output:
+        config=f"{ROOT}/{{cell}}/config.json",
+        metrics=f"{ROOT}/{{cell}}/metrics.json",
+        curve=f"{ROOT}/{{cell}}/metrics.jsonl",
+        clusters=f"{ROOT}/{{cell}}/test_clusters.parquet",
+        provenance=f"{ROOT}/{{cell}}/provenance.json",
+    log:
+        f"{ROOT}/logs/{{cell}}.log",
+    params:
+        cell=lambda wildcards: the_cell(wildcards).to_dict(),
+        code=lambda wildcards: CODE[the_cell(wildcards).family],
+        root=ROOT,
+        data_dir=DATA,
+    threads: lambda wildcards: the_cell(wildcards).threads
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    script:
+        "../scripts/train.py"
+
+
+rule train_pack:
+    input:
+        lambda wildcards: cell_data(PACKS[wildcards.pack]),
+    output:
+        f"{ROOT}/logs/packs/{{pack}}.json",
+    log:
+        f"{ROOT}/logs/packs/{{pack}}.log",
+    params:
+        cells=lambda wildcards: [cell.to_dict() for cell in PACKS[wildcards.pack]],
+        code=lambda wildcards: CODE[PACKS[wildcards.pack][0].family],
+        root=ROOT,
+        data_dir=DATA,
+    threads: STUDY.config.threads
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    script:
+        "../scripts/train_pack.py"

@@ -1,0 +1,9 @@
+"""The audit of everything, the seal included."""
+
+from pathlib import Path
+
+from chemscale.audit.run import write_final
+from stage import logged
+
+with logged(snakemake.log[0]):
+    write_final(Path(snakemake.params.root))

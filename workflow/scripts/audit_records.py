@@ -1,0 +1,9 @@
+"""The audit of records, tables and fits, before the page is written."""
+
+from pathlib import Path
+
+from chemscale.audit.run import write_records
+from stage import logged
+
+with logged(snakemake.log[0]):
+    write_records(Path(snakemake.params.root))

@@ -1,0 +1,9 @@
+"""Laws, control effects and local slopes."""
+
+from pathlib import Path
+
+from chemscale.scaling.study_fits import write
+from stage import logged
+
+with logged(snakemake.log[0]):
+    write(Path(snakemake.params.root))

@@ -1,0 +1,9 @@
+"""Canonical molecules, and where every rejected row went."""
+
+from pathlib import Path
+
+from chemscale.data.molecules import prepare
+from stage import logged
+
+with logged(snakemake.log[0]):
+    prepare(snakemake.params.section, Path(snakemake.output.ledger).parent, snakemake.log[0])

@@ -1,0 +1,9 @@
+"""What every cell will take, before anything runs."""
+
+from pathlib import Path
+
+from chemscale.planning.plan import write
+from stage import logged
+
+with logged(snakemake.log[0]):
+    write(Path(snakemake.params.config), Path(snakemake.params.root))
