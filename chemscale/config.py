@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
@@ -321,26 +322,27 @@ def _explain(path: Path, error: ValidationError) -> ConfigError:
 
 def _allowed_keys(where: list[str]) -> list[str]:
     """The keys that the mapping around the last part of `where` takes; empty where that can't be told."""
-    model: Any = StudyConfig
+    annotation: Any = StudyConfig
     for part in where[:-1]:
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            field = model.model_fields.get(part)
-            if field is None:
-                return []
-            model = field.annotation
+        container = next((option for option in _options(annotation) if get_origin(option) in (dict, list)), None)
+        if container is not None:
+            annotation = get_args(container)[-1]
             continue
-        model = _inner(model)
-    models = [candidate for candidate in _leaves(model)]
-    return sorted({name for candidate in models for name in candidate.model_fields})
+        found = [model.model_fields[part].annotation for model in _models(annotation) if part in model.model_fields]
+        if not found:
+            return []
+        annotation = found[0]
+    return sorted({name for model in _models(annotation) for name in model.model_fields})
 
 
-def _inner(annotation: Any) -> Any:
-    """The type of a container's items: of a dict its values, of a list its members, of a union its one model."""
-    arguments = getattr(annotation, "__args__", ())
-    return arguments[-1] if arguments else annotation
+def _options(annotation: Any) -> list[Any]:
+    """The members of a union, without None and without annotations."""
+    if get_origin(annotation) is Annotated:
+        return _options(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [option for member in get_args(annotation) for option in _options(member)]
+    return [annotation]
 
 
-def _leaves(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [leaf for argument in getattr(annotation, "__args__", ()) for leaf in _leaves(argument)]
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    return [option for option in _options(annotation) if isinstance(option, type) and issubclass(option, BaseModel)]

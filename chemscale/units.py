@@ -10,7 +10,7 @@ import math
 
 HARTREE_TO_EV = 27.211386245988  # CODATA 2018
 BOHR_TO_ANGSTROM = 0.529177210903  # CODATA 2018
-KCAL_PER_MOL_TO_EV = 0.0433641153087705  # thermochemical calorie
+KCAL_PER_MOL_TO_EV = 0.043364104241800934  # thermochemical calorie, CODATA 2018
 MEV_PER_EV = 1000.0
 
 # How a column is printed; a column that is not named here is printed to four significant digits.

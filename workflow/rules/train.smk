@@ -36,7 +36,7 @@ rule train_pack:
         f"{ROOT}/logs/packs/{{pack}}.log",
     params:
         cells=lambda wildcards: [cell.to_dict() for cell in PACKS[wildcards.pack]],
-        code=lambda wildcards: CODE[PACKS[wildcards.pack][0].family],
+        codes=lambda wildcards: {cell.family: CODE[cell.family] for cell in PACKS[wildcards.pack]},
         root=ROOT,
         data_dir=DATA,
     threads: STUDY.config.threads

@@ -7,5 +7,5 @@ main(
     root=snakemake.params.root,
     data_dir=snakemake.params.data_dir,
     code=snakemake.params.code,
-    log=snakemake.log[0],
+    log_file=snakemake.log[0],
 )

@@ -6,6 +6,7 @@ main_pack(
     snakemake.params.cells,
     root=snakemake.params.root,
     data_dir=snakemake.params.data_dir,
-    code=snakemake.params.code,
+    codes=snakemake.params.codes,
     marker=snakemake.output[0],
+    log_file=snakemake.log[0],
 )

@@ -1,0 +1,156 @@
+"""The `chemscale` command. Each command imports what it needs when it runs, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from chemscale.errors import ChemscaleError, InputError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Neural scaling laws of chemical models: plan, follow, fit and audit a study.",
+)
+
+_Config = Annotated[Path, typer.Option("--config", help="The study's YAML file.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+@app.command()
+def plan(config: _Config = Path("config.yaml"), as_json: _Json = False) -> None:
+    """What every cell of a study will take, before anything runs."""
+    from chemscale.planning.plan import plan_study, render
+    from chemscale.study import load_study
+
+    planned = plan_study(load_study(config))
+    _show(planned, as_json, render)
+
+
+@app.command()
+def status(config: _Config = Path("config.yaml"), as_json: _Json = False) -> None:
+    """Which cells are done, running, failed (with the reason) or waiting; exit code 1 where one has failed."""
+    from chemscale.planning.status import study_status
+    from chemscale.study import load_study
+
+    found = study_status(load_study(config))
+    _show(found, as_json, _status_text)
+    if found["rerun"]:
+        raise typer.Exit(1)
+
+
+def _status_text(found: dict[str, Any]) -> str:
+    lines = [f"{found['study']}: " + ", ".join(f"{count} {state}" for state, count in found["counts"].items())]
+    for entry in found["cells"]:
+        if entry["state"] in ("running", "failed"):
+            waived = " (waived)" if entry["waived"] else ""
+            lines.append(f"{entry['state']:8} {entry['cell']}{waived}" + (f": {entry['reason']}" if entry["reason"] else ""))
+    if found["rerun"]:
+        lines.append(f"run the failed ones again: {found['rerun']}")
+    return "\n".join(lines)
+
+
+@app.command()
+def fit(
+    table: Annotated[Path, typer.Argument(help="CSV or Parquet with columns among N, D, C, loss, seed, run.")],
+    form: Annotated[str, typer.Option(help="power, offset, joint_power or joint.")] = "power",
+    x: Annotated[str, typer.Option("--x", help="The axis of a single-axis form: N, D or C.")] = "N",
+    level: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.9,
+    as_json: _Json = False,
+) -> None:
+    """A scaling law fitted to anybody's table; a fit that the data cannot carry is refused, with its reasons."""
+    from chemscale.scaling.table import fit_table
+
+    _show(fit_table(table, form=form, x=x, level=level), as_json, _fit_text)
+
+
+def _fit_text(record: dict[str, Any]) -> str:
+    lines = [f"{record['form']}, {record['num_runs']} runs: {record['verdict']}"]
+    for name, value in record["parameters"].items():
+        low, high = record["intervals"].get(name) or (None, None)
+        interval = "" if low is None or high is None else f"  [{low:.4g}, {high:.4g}] at {record['level']:g}"
+        lines.append(f"  {name:6} {'–' if value is None else format(value, '.4g')}{interval}")
+    lines += [f"  reason: {reason}" for reason in record["reasons"]]
+    return "\n".join(lines)
+
+
+@app.command()
+def audit(
+    folder: Annotated[Path, typer.Argument(help="A finished study, such as results/quickstart.")],
+    deep: Annotated[bool, typer.Option("--deep", help="Evaluate checkpoints again.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Whether every number of a study follows from its raw records; needs the folder alone."""
+    from chemscale.audit.run import audit_command
+
+    code, result = audit_command(folder, deep=deep)
+    _show(result, as_json, _audit_text)
+    raise typer.Exit(code)
+
+
+def _audit_text(result: dict[str, Any]) -> str:
+    lines = []
+    for check in result["checks"]:
+        lines.append(f"{check['verdict']:7} {check['name']}: {check['proves']}")
+        evidence = check["evidence"]
+        if check["verdict"] != "ok":
+            lines += [f"        {line}" for line in (evidence if isinstance(evidence, list) else [str(evidence)])]
+    return "\n".join([*lines, f"audit: {result['verdict']}"])
+
+
+@app.command()
+def export(
+    cell: Annotated[Path, typer.Argument(help="A finished cell's folder.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write.")],
+    to: Annotated[str, typer.Option("--to", help="hf or ase.")] = "hf",
+) -> None:
+    """A folder that transformers or ASE load (not there yet)."""
+    _not_yet("export")
+
+
+@app.command()
+def generate(
+    cell: Annotated[Path, typer.Argument(help="A finished cell's folder.")],
+    num: Annotated[int, typer.Option(help="How many molecules.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+    prompt: Annotated[str | None, typer.Option(help="A SELFIES beginning to continue.")] = None,
+) -> None:
+    """Molecules from a language cell, with their log-probability (not there yet)."""
+    _not_yet("generate")
+
+
+@app.command()
+def embed(
+    cell: Annotated[Path, typer.Argument(help="A finished cell's folder.")],
+    file: Annotated[Path, typer.Argument(help="Molecules, a SMILES a line.")],
+    out: Annotated[Path, typer.Argument(help="The Parquet file to write.")],
+) -> None:
+    """A vector per molecule from a language cell (not there yet)."""
+    _not_yet("embed")
+
+
+def _not_yet(command: str) -> NoReturn:
+    raise InputError(f"chemscale {command}", "a command that is not there yet", "see the CHANGELOG for what is")
+
+
+def _show(value: dict[str, Any], as_json: bool, render: Callable[[dict[str, Any]], str]) -> None:
+    print(json.dumps(value, allow_nan=False) if as_json else render(value))
+
+
+def main() -> None:
+    """The console script: errors of ours end in one message and their exit code, never in a traceback."""
+    try:
+        app()
+    except ChemscaleError as error:
+        sys.stderr.write(f"chemscale: {error}\n")
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Where a study stands: which cells are done, running, failed (and why) or waiting, and how to run the failed ones again."""
+
+from __future__ import annotations
+
+import fcntl
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from chemscale.errors import RecordError
+from chemscale.io import read_json
+from chemscale.study import Study
+
+STATES = ("done", "running", "failed", "waiting")
+
+
+def cell_state(folder: Path) -> tuple[str, str | None]:
+    """The state of the cell in `folder` and, where it failed, the reason."""
+    if (folder / "metrics.json").exists():
+        return "done", None
+    if _locked(folder / "checkpoint" / "lock"):
+        return "running", None
+    failure = folder / "checkpoint" / "failure.json"
+    if failure.exists():
+        try:
+            return "failed", str(read_json(failure)["reason"])
+        except (RecordError, KeyError, TypeError):
+            return "failed", f"{failure} is damaged"
+    return "waiting", None
+
+
+def _locked(path: Path) -> bool:
+    """Whether a process holds the lock file; the kernel drops the lock when its holder dies."""
+    if not path.exists():
+        return False
+    with open(path) as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def study_status(study: Study) -> dict[str, Any]:
+    """The state of every cell and control of a study.
+
+    Returns:
+        study, counts ({state: number}), cells ({path, state, reason, waived}), rerun (the command that runs the failed
+        cells again, null where none failed).
+    """
+    cells = []
+    for cell in study.cells + study.controls:
+        state, reason = cell_state(cell.folder(study.root))
+        cells.append({"cell": cell.path, "state": state, "reason": reason, "waived": cell.path in study.waived})
+    counts = Counter(entry["state"] for entry in cells)
+    failed = [f"{study.root}/{entry['cell']}/metrics.json" for entry in cells if entry["state"] == "failed"]
+    config = "" if study.path == Path("config.yaml") else f"--configfile {study.path} "
+    return {
+        "study": study.name,
+        "counts": {state: counts[state] for state in STATES},
+        "cells": cells,
+        "rerun": f"snakemake --cores all --keep-going {config}{' '.join(failed)}" if failed else None,
+    }

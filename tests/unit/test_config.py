@@ -1,0 +1,120 @@
+"""Every wrong config is answered with the file, the key's path, the value found and what is allowed."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from chemscale.config import STATED_ROWS, load_config
+from chemscale.errors import ConfigError
+from chemscale.study import load_study
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def edited(tmp_path):
+    """A function that writes the smoke study with one value replaced (or a key removed) and gives its path."""
+
+    def edit(*keys_and_value):
+        *keys, value = keys_and_value
+        raw = yaml.safe_load((ROOT / "tests" / "smoke.yaml").read_text())
+        target = raw
+        for key in keys[:-1]:
+            target = target[key]
+        if value is None:
+            del target[keys[-1]]
+        else:
+            target[keys[-1]] = value
+        path = tmp_path / "edited.yaml"
+        path.write_text(yaml.safe_dump(raw, sort_keys=False))
+        return path
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "key", "found", "allowed"),
+    [
+        (("studdy", "x"), "studdy", "unknown key", "'study'"),
+        (("families", "chemgpt", "trainig", {}), "families.chemgpt.trainig", "unknown key", "'training'"),
+        (("data", "molecules", "stereos", "keep"), "data.molecules.stereos", "unknown key", "'stereo'"),
+        (("families", "gpt", {}), "families.gpt", "unknown key", "chemgpt"),
+        (("families", "chemgpt", "sizes", "w8", "depth", 2), "families.chemgpt.sizes.w8.depth", "unknown key", "layers"),
+        (("fits", "resample", 3), "fits.resample", "unknown key", "'resamples'"),
+        (("families", "chemgpt", "sizes", "w8", "width", "wide"), "families.chemgpt.sizes.w8.width", "'wide'", "integer"),
+        (("families", "chemgpt", "sizes", "w8", 8), "families.chemgpt.sizes.w8", "8", "dictionary"),
+        (("families", "chemgpt", "grid", "all"), "families.chemgpt.grid", "'all'", "list"),
+        (("threads", 0), "threads", "0", "greater than or equal to 1"),
+        (("data", "molecules", "stereo", "maybe"), "data.molecules.stereo", "'maybe'", "'keep' or 'strip'"),
+        (("data", "molecules", "test", 0.95), "data.molecules", "validation", "below 1"),
+        (("families", "chemgpt", "protocol", None), "families.chemgpt.protocol", "nothing", "required"),
+        (("families", "chemgpt", "protocol", {"kind": "equal_steps"}), "families.chemgpt.protocol", "equal_steps", "steps"),
+        (("families", "chemgpt", "data", "atoms"), "families.chemgpt.data", "'atoms'", "molecules"),
+        (("families", "chemgpt", "data", "conformers"), "families.chemgpt.data", "conformers", "language"),
+        (("families", "painn", "evaluations", ["other"]), "families.painn.evaluations.0", "'other'", "trajectories"),
+        (("families", "chemgpt", "sizes", "w8", "heads", 3), "families.chemgpt.sizes.w8.heads", "3", "divisor of the width 8"),
+        (("families", "painn", "grid", 0, "num_samples", [999]), "families.painn.grid.0.num_samples.0", "999", "at most 128"),
+        (("families", "painn", "grid", 0, "sizes", ["w99"]), "families.painn.grid.0.sizes.0", "'w99'", "w4, w8"),
+        (("families", "painn", "grid", 1, "seeds", [0]), "families.painn.grid.1", "second time", "once"),
+        (("controls", "chemgpt_more_steps", "family", "schnet"), "controls.chemgpt_more_steps.family", "'schnet'", "painn"),
+        (("waived", ["cells/painn/w4/n9/seed0"]), "waived.0", "n9", "name a cell"),
+        (("families", {}), "families", "no family", "chemgpt"),
+    ],
+)
+def test_wrong_config_is_explained(edited, edit, key, found, allowed):
+    path = edited(*edit)
+    with pytest.raises(ConfigError) as error:
+        load_study(path)
+    message = str(error.value)
+    assert f"{path}: {key}: found" in message
+    assert found in message
+    assert allowed in message
+    assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("study: [a", "no valid YAML"),
+        ("study: a\nstudy: b\n", "the key 'study' stands twice"),
+        ("- a\n", "list"),
+        ("!!python/object/apply:os.system ['true']", "no valid YAML"),
+    ],
+)
+def test_file_that_is_no_config(tmp_path, text, found):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=found):
+        load_config(path)
+
+
+def test_missing_config_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.yaml: found no such file"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_quickstart_has_the_promised_grid():
+    study = load_study(ROOT / "config.yaml")
+    for family, sizes in (("chemgpt", 4), ("schnet", 3), ("painn", 3)):
+        cells = [cell for cell in study.cells if cell.family == family and cell.seed == 0]
+        full = {(cell.size, cell.num_samples) for cell in cells}
+        subsets = {cell.num_samples for cell in cells}
+        complete = [size for size in {cell.size for cell in cells} if all((size, n) in full for n in subsets)]
+        assert len(complete) >= sizes
+        assert len(subsets) >= 6
+        assert max(subsets) >= 31 * min(subsets)  # one and a half decades
+        points = {(cell.size, cell.num_samples) for cell in study.cells if cell.family == family and cell.seed}
+        assert len(points) >= 5
+
+
+def test_stated_rows_are_those_of_the_source():
+    from chemscale.data.sources import SOURCES
+
+    assert STATED_ROWS == {name: SOURCES[name].rows for name in STATED_ROWS}
+
+
+def test_key_of_data_ignores_workers_alone(edited):
+    base = load_study(edited("threads", 1)).data_key("molecules")
+    assert load_study(edited("data", "molecules", "workers", 7)).data_key("molecules") == base
+    assert load_study(edited("data", "molecules", "max_symbols", 63)).data_key("molecules") != base

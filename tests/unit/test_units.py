@@ -1,0 +1,35 @@
+"""One function prints every number."""
+
+import math
+
+import pytest
+
+from chemscale.units import HARTREE_TO_EV, KCAL_PER_MOL_TO_EV, format_number
+
+
+@pytest.mark.parametrize(
+    ("value", "column", "text"),
+    [
+        (0.41234, "beta", "0.412"),
+        (0.41234, "beta_low", "0.412"),
+        (1.23456, "test_loss", "1.235"),
+        (208.9, "test_force_mae", "208.9"),
+        (1712, "num_params", "1,712"),
+        (16000.0, "D", "16,000"),
+        (2.0, "test_loss", "2"),
+        (None, "E", "–"),
+        (math.nan, "E", "–"),
+        (0.0123, "residual_rms", "1.23 %"),
+        (4.2e14, "flops_full", "420,000,000,000,000"),
+        (True, "holds", "yes"),
+        (-0.5, "beta", "-0.500"),
+    ],
+)
+def test_printed_form(value, column, text):
+    assert format_number(value, column) == text
+
+
+def test_conversions_agree_with_ase():
+    units = pytest.importorskip("ase.units")
+    assert pytest.approx(units.Hartree, rel=1e-7) == HARTREE_TO_EV
+    assert pytest.approx(units.kcal / units.mol, rel=1e-7) == KCAL_PER_MOL_TO_EV

@@ -1,0 +1,96 @@
+"""State is whole or not there, of this identity or set aside; a lock has one holder."""
+
+import json
+import logging
+
+import pytest
+import torch
+
+from chemscale.errors import TrainingError
+from chemscale.training.checkpoint import Checkpoint
+from chemscale.training.metrics import Curve
+
+LOG = logging.getLogger("test")
+IDENTITY = {"config": "a", "data": "b", "code": "c"}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return Checkpoint(tmp_path / "checkpoint", IDENTITY, LOG)
+
+
+def test_newest_whole_state_is_continued(checkpoint):
+    for step in (1, 2, 3):
+        checkpoint.save(step, {"w": torch.full((2,), float(step))}, {"progress": {"step": step}})
+    assert len(list(checkpoint.folder.glob("step-*"))) == 2
+    damaged = checkpoint.folder / "step-000000003" / "state.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    tensors, state = checkpoint.load()
+    assert state["step"] == 2
+    assert torch.equal(tensors["w"], torch.tensor([2.0, 2.0]))
+
+
+def test_state_without_its_marker_is_not_whole(checkpoint):
+    checkpoint.save(5, {"w": torch.zeros(1)}, {})
+    (checkpoint.folder / "step-000000005" / "complete.json").unlink()
+    assert checkpoint.load() is None
+
+
+@pytest.mark.parametrize("field", IDENTITY)
+def test_state_of_another_digest_is_set_aside_and_named(checkpoint, field, caplog):
+    checkpoint.save(5, {"w": torch.zeros(1)}, {})
+    other = Checkpoint(checkpoint.folder, IDENTITY | {field: "new"}, LOG)
+    with caplog.at_level(logging.WARNING):
+        assert other.load() is None
+    assert f"another {field}" in caplog.text
+    assert list((checkpoint.folder / "superseded").glob("*/step-000000005/state.json"))
+    assert not list(checkpoint.folder.glob("step-*"))
+
+
+def test_finished_records_are_published_only_whole(checkpoint, tmp_path):
+    checkpoint.finished_folder.mkdir()
+    (checkpoint.finished_folder / "metrics.json").write_text("{}")
+    assert not checkpoint.finished()
+    checkpoint.finished_folder.mkdir()
+    (checkpoint.finished_folder / "metrics.json").write_text("{}")
+    checkpoint.mark_finished()
+    assert checkpoint.finished()
+    checkpoint.publish(tmp_path / "cell")
+    assert (tmp_path / "cell" / "metrics.json").read_text() == "{}"
+    (checkpoint.finished_folder / "metrics.json").write_text("{ }")
+    assert not checkpoint.finished()
+
+
+def test_two_holders_of_a_cell_are_refused(checkpoint):
+    with checkpoint.lock():
+        with pytest.raises(TrainingError, match="another process"), Checkpoint(checkpoint.folder, IDENTITY, LOG).lock():
+            pass
+    with checkpoint.lock():
+        pass
+
+
+def test_failure_leaves_its_reason_until_the_next_attempt(checkpoint):
+    assert checkpoint.start_attempt() == 1
+    checkpoint.fail("loss is nan", 1)
+    assert json.loads((checkpoint.folder / "failure.json").read_text())["reason"] == "loss is nan"
+    assert checkpoint.start_attempt() == 2
+    assert not (checkpoint.folder / "failure.json").exists()
+
+
+def test_curve_is_cut_back_to_the_checkpoint(tmp_path):
+    path = tmp_path / "curve.jsonl"
+    curve = Curve(path, 0)
+    for step in range(1, 6):
+        curve.write(step=step, loss=1.0 / step)
+    curve.close()
+    curve = Curve(path, 3)
+    curve.write(step=4, loss=9.0)
+    curve.close()
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3, 4]
+    assert json.loads(path.read_text().splitlines()[-1])["loss"] == 9.0
+
+
+def test_loss_that_is_not_finite_ends_the_run(tmp_path):
+    curve = Curve(tmp_path / "curve.jsonl", 0)
+    with pytest.raises(TrainingError, match="loss is nan at step 7"):
+        curve.write(step=7, loss=float("nan"))

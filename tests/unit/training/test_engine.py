@@ -1,0 +1,74 @@
+"""The flat engine against torch's own AdamW, and exact continuation."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from chemscale.training.engine import TorchEngine
+
+
+def _module():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
+
+
+def _loss(module, step):
+    inputs = torch.randn(8, 5, generator=torch.Generator().manual_seed(step))
+    return module(inputs).square().mean()
+
+
+def _engine(module, average=0.9):
+    return TorchEngine(module, weight_decay=0.1, beta1=0.9, beta2=0.99, gradient_clip=0.05, average=average)
+
+
+def test_equals_torch_adamw_with_clipping_and_decay_on_matrices():
+    ours, theirs = _module(), _module()
+    engine = _engine(ours)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in theirs.parameters() if p.ndim >= 2], "weight_decay": 0.1},
+            {"params": [p for p in theirs.parameters() if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        lr=0.01,
+        betas=(0.9, 0.99),
+    )
+    for step in range(20):
+        norm = engine.step(_loss(ours, step), 0.01)
+        optimizer.zero_grad()
+        _loss(theirs, step).backward()
+        assert norm == pytest.approx(float(nn.utils.clip_grad_norm_(theirs.parameters(), 0.05)), rel=1e-5)
+        optimizer.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_continues_bit_for_bit():
+    whole, parted = _module(), _module()
+    engine = _engine(whole)
+    for step in range(10):
+        engine.step(_loss(whole, step), 0.01)
+    first = _engine(parted)
+    for step in range(4):
+        first.step(_loss(parted, step), 0.01)
+    state = copy.deepcopy(first.state())
+    resumed = _module()
+    second = _engine(resumed)
+    second.load_state(state)
+    for step in range(4, 10):
+        second.step(_loss(resumed, step), 0.01)
+    for name, value in engine.state().items():
+        assert torch.equal(value, second.state()[name]), name
+
+
+def test_evaluates_averaged_weights_and_puts_the_running_ones_back():
+    module = _module()
+    engine = _engine(module)
+    for step in range(5):
+        engine.step(_loss(module, step), 0.1)
+    running = [parameter.clone() for parameter in module.parameters()]
+    with engine.evaluated():
+        assert not torch.equal(running[0], module[0].weight)
+        assert torch.equal(torch.cat([module[0].weight.flatten(), module[2].weight.flatten()]), engine.weights()[: 35 + 21])
+    assert all(torch.equal(a, b) for a, b in zip(running, module.parameters(), strict=True))

@@ -1,0 +1,71 @@
+"""The order of data and the schedule are pure functions of the step."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from chemscale.training.sampler import FrameBatches, TokenBatches, total_steps
+from chemscale.training.schedule import learning_rate, validation_steps
+
+
+def _lengths(count=300):
+    return np.random.default_rng(1).integers(3, 90, count)
+
+
+@pytest.mark.parametrize("make", [lambda: TokenBatches(_lengths(), 256, 5), lambda: FrameBatches(37, 4, 5)])
+def test_order_does_not_depend_on_where_a_run_was_interrupted(make):
+    whole = list(itertools.islice(make().from_step(0), 120))
+    for start in (1, 7, 59, 100):
+        resumed = list(itertools.islice(make().from_step(start), 120 - start))
+        assert all(np.array_equal(a, b) for a, b in zip(whole[start:], resumed, strict=True))
+
+
+@pytest.mark.parametrize(("make", "count"), [(lambda s: TokenBatches(_lengths(), 256, s), 300), (lambda s: FrameBatches(37, 4, s), 37)])
+def test_each_sample_is_seen_once_an_epoch_in_an_order_of_the_seed(make, count):
+    batches = make(0)
+    steps = batches.steps_in(1)
+    first = np.concatenate(list(itertools.islice(batches.from_step(0), steps)))
+    second = np.concatenate(list(itertools.islice(batches.from_step(steps), batches.steps_in(2) - steps)))
+    other = np.concatenate(list(itertools.islice(make(1).from_step(0), make(1).steps_in(1))))
+    for order in (first, second, other):
+        assert sorted(order) == list(range(count))
+    assert list(first) != list(second)
+    assert list(first) != list(other)
+
+
+def test_batches_hold_few_pads_and_keep_their_budget():
+    lengths = _lengths(4000)
+    batches = TokenBatches(lengths, 512, 0).epoch(0)
+    padded = [len(batch) * lengths[batch].max() for batch in batches]
+    assert max(padded) <= 512
+    useful = sum(lengths[batch].sum() for batch in batches)
+    assert useful / sum(padded) > 0.93
+
+
+def test_a_molecule_longer_than_the_budget_has_a_batch_of_its_own():
+    batches = TokenBatches(np.array([4, 900, 5]), 64, 0).epoch(0)
+    assert sorted(np.concatenate(batches)) == [0, 1, 2]
+    assert [1] in [list(batch) for batch in batches]
+
+
+def test_steps_of_each_protocol():
+    frames = FrameBatches(10, 4, 0)
+    assert total_steps({"kind": "one_pass"}, frames) == 3
+    assert total_steps({"kind": "fixed_epochs", "epochs": 5}, frames) == 15
+    assert total_steps({"kind": "equal_steps", "steps": 77}, frames) == 77
+
+
+def test_rate_rises_falls_and_ends():
+    rates = [learning_rate(step, 1000, 0.01, 0.1, 0.05) for step in range(1000)]
+    assert rates[0] == pytest.approx(0.0001)
+    assert max(rates) == pytest.approx(0.01)
+    assert np.argmax(rates) in (99, 100)
+    assert rates[-1] == pytest.approx(0.0005, rel=0.01)
+    assert all(a >= b for a, b in itertools.pairwise(rates[100:]))
+
+
+def test_validation_steps_end_with_the_last_step():
+    assert validation_steps(1000, 4) == [50, 136, 368, 1000]
+    assert validation_steps(3, 8)[-1] == 3
+    assert validation_steps(10, 1) == [10]
