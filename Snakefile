@@ -14,13 +14,14 @@ localrules:
     packs,
 
 
-# every file of the study is asked for by name: one that was deleted is made again, not missed only by the audit
+# every file is asked for by name: one that was deleted, or that failed to be made anew, is never passed over
 rule all:
+    default_target: True
     input:
+        PREPARED,
         rules.seal.input,
         rules.seal.output,
         rules.audit.output,
-    default_target: True
 
 
 rule packs:

@@ -41,7 +41,7 @@ def packs(cells: Iterable[Cell], seconds: float = PACK_SECONDS) -> dict[str, lis
 def estimated_seconds(cell: Cell) -> float:
     """A crude time of a cell on one core, good to a factor of two: what balances packs, and nothing else.
 
-    The constants are measured rates on one core of 2023: fixed work per step and work that grows with the model.
+    The constants are measured rates on one core: fixed work per step and work that grows with the model.
     """
     training, knobs = cell.training, cell.knobs
     if cell.domain == LANGUAGE:

@@ -55,7 +55,7 @@ def train(job: Job, attempts: int) -> None:
 
     # --- model and engine ---------------------------------------------------------------------------------------------
     model = Potential(
-        registry.build(cell.family, cell.knobs, vocab_size=None, seed=cell.seed), torch.from_numpy(reference), scale
+        registry.build(cell.family, cell.knobs, seed=cell.seed), torch.from_numpy(reference), scale
     )
     engine = TorchEngine(
         model,

@@ -1,6 +1,7 @@
 # The study, loaded once and checked before any job; every rule looks things up here.
 
 import sys
+from pathlib import Path
 
 from chemscale.errors import ConfigError
 from chemscale.planning.code import family_digest, stage_digest
@@ -15,7 +16,14 @@ def the_study():
     files = workflow.overwrite_configfiles or ["config.yaml"]
     if len(files) > 1:
         raise ConfigError("--configfile", f"{len(files)} files", "name one study; studies are not merged")
-    return load_study(files[0])
+    study = load_study(files[0])
+    for name, section in study.config.data.items():
+        source = getattr(section, "path", None)
+        if source is not None and not Path(source).is_file():
+            raise ConfigError(
+                f"{study.path}: data.{name}.path", f"{source!r}, which is no file", "name an existing file"
+            )
+    return study
 
 
 try:
@@ -33,10 +41,14 @@ PACKS = pack_cells(CELLS[path] for path in KEPT)
 CODE = {family: family_digest(family) for family in {cell.family for cell in CELLS.values()}}
 # data folders by key: two sections with equal settings share one
 SECTIONS = {STUDY.data_key(name): STUDY.data_section(name) for name in STUDY.config.data}
+# the number of processes changes no output, so it is a rule's threads and no parameter that an edit would change
+WORKERS = {key: section.pop("workers") for key, section in SECTIONS.items()}
 LONGEST = {}
 for cell in CELLS.values():
     draw = (cell.data["key"], cell.seed)
     LONGEST[draw] = max(LONGEST.get(draw, 0), cell.num_samples)
+PREPARED = [f"{DATA}/{key}/manifest.json" for key in SECTIONS]
+PREPARED += [f"{DATA}/{key}/subsets/seed{seed}.parquet" for key, seed in LONGEST]
 
 
 wildcard_constraints:

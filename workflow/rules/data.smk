@@ -1,6 +1,10 @@
 # Raw data to shards with a manifest, splits, and the order in which subsets are drawn. Everything lands in data/KEY.
 
 
+localrules:
+    passport,
+
+
 rule molecules:
     input:
         lambda wildcards: SECTIONS[wildcards.key]["path"] or [],
@@ -8,16 +12,16 @@ rule molecules:
         molecules=f"{DATA}/{{key}}/molecules.parquet",
         ledger=f"{DATA}/{{key}}/molecules.json",
     log:
-        f"{ROOT}/logs/data/{{key}}-molecules.log",
+        f"{ROOT}/logs/data/molecules-{{key}}.log",
     benchmark:
-        f"{ROOT}/benchmarks/{{key}}-molecules.tsv"
+        f"{ROOT}/benchmarks/molecules-{{key}}.tsv"
     wildcard_constraints:
         key=of_kind("molecules"),
+    priority: 10
+    threads: lambda wildcards: WORKERS[wildcards.key]
     params:
         section=lambda wildcards: SECTIONS[wildcards.key],
         code=stage_digest("molecules"),
-    priority: 10
-    threads: lambda wildcards: SECTIONS[wildcards.key]["workers"]
     script:
         "../scripts/molecules.py"
 
@@ -30,13 +34,13 @@ rule tokenize:
         shards=directory(f"{DATA}/{{key}}/shards"),
         manifest=f"{DATA}/{{key}}/manifest.json",
     log:
-        f"{ROOT}/logs/data/{{key}}-tokenize.log",
+        f"{ROOT}/logs/data/tokenize-{{key}}.log",
     wildcard_constraints:
         key=of_kind("molecules"),
+    priority: 10
     params:
         section=lambda wildcards: SECTIONS[wildcards.key],
         code=stage_digest("tokenize"),
-    priority: 10
     script:
         "../scripts/tokenize.py"
 
@@ -46,16 +50,16 @@ rule frames:
         shards=directory(f"{DATA}/{{key}}/shards"),
         manifest=f"{DATA}/{{key}}/manifest.json",
     log:
-        f"{ROOT}/logs/data/{{key}}-frames.log",
+        f"{ROOT}/logs/data/frames-{{key}}.log",
     benchmark:
-        f"{ROOT}/benchmarks/{{key}}-frames.tsv"
+        f"{ROOT}/benchmarks/frames-{{key}}.tsv"
     wildcard_constraints:
         key=of_kind("conformers", "trajectories"),
+    priority: 10
+    threads: lambda wildcards: WORKERS[wildcards.key]
     params:
         section=lambda wildcards: SECTIONS[wildcards.key],
         code=stage_digest("frames"),
-    priority: 10
-    threads: lambda wildcards: SECTIONS[wildcards.key]["workers"]
     script:
         "../scripts/frames.py"
 
@@ -66,11 +70,11 @@ rule subset:
     output:
         f"{DATA}/{{key}}/subsets/seed{{seed}}.parquet",
     log:
-        f"{ROOT}/logs/data/{{key}}-seed{{seed}}.log",
+        f"{ROOT}/logs/data/subset-{{key}}-seed{{seed}}.log",
+    priority: 10
     params:
         num_samples=lambda wildcards: LONGEST[wildcards.key, int(wildcards.seed)],
         code=stage_digest("subset"),
-    priority: 10
     script:
         "../scripts/subset.py"
 
@@ -82,7 +86,7 @@ rule passport:
         manifest=f"{ROOT}/data/{{name}}/manifest.json",
         rows=f"{ROOT}/data/{{name}}/rows.parquet",
     log:
-        f"{ROOT}/logs/data/{{name}}-passport.log",
+        f"{ROOT}/logs/data/passport-{{name}}.log",
     params:
         code=stage_digest("passport"),
     script:

@@ -3,6 +3,7 @@
 
 localrules:
     study,
+    plan,
 
 
 rule study:

@@ -1,6 +1,11 @@
 # Tables and figures, the audit of the records, the page that prints its verdict, the seal, and the audit of everything.
 
 
+localrules:
+    data_table,
+    seal,
+
+
 rule data_table:
     input:
         expand(rules.passport.output, name=STUDY.config.data),

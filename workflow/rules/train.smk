@@ -14,15 +14,15 @@ rule train:
         provenance=f"{ROOT}/{{cell}}/provenance.json",
     log:
         f"{ROOT}/logs/{{cell}}.log",
+    threads: lambda wildcards: the_cell(wildcards).threads
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         cell=lambda wildcards: the_cell(wildcards).to_dict(),
         code=lambda wildcards: CODE[the_cell(wildcards).family],
         root=ROOT,
         data_dir=DATA,
-    threads: lambda wildcards: the_cell(wildcards).threads
-    resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
     script:
         "../scripts/train.py"
 
@@ -34,14 +34,14 @@ rule train_pack:
         f"{ROOT}/logs/packs/{{pack}}.json",
     log:
         f"{ROOT}/logs/packs/{{pack}}.log",
+    threads: STUDY.config.threads
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         cells=lambda wildcards: [cell.to_dict() for cell in PACKS[wildcards.pack]],
         codes=lambda wildcards: {cell.family: CODE[cell.family] for cell in PACKS[wildcards.pack]},
         root=ROOT,
         data_dir=DATA,
-    threads: STUDY.config.threads
-    resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
     script:
         "../scripts/train_pack.py"

@@ -6,4 +6,5 @@ from chemscale.data.molecules import prepare
 from stage import logged
 
 with logged(snakemake.log[0]):
-    prepare(snakemake.params.section, Path(snakemake.output.ledger).parent, snakemake.log[0])
+    section = {**snakemake.params.section, "workers": snakemake.threads}
+    prepare(section, Path(snakemake.output.ledger).parent, snakemake.log[0])

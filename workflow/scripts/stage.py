@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from chemscale.errors import ChemscaleError
 
@@ -18,7 +20,12 @@ def logged(log: str) -> Iterator[None]:
     A `ChemscaleError` ends the process with the error's exit code and one message on the terminal; any other error
     with code 1, its traceback in the log and one line on the terminal.
     """
-    terminal = os.dup(2)
+    terminal, begun = os.dup(1), time.monotonic()
+
+    def tell(line: str) -> None:
+        os.write(terminal, f"{time.strftime('%H:%M:%S')} {Path(log).stem}: {line}\n".encode())
+
+    tell("started")
     with open(log, "w", encoding="utf-8") as stream:
         sys.stdout.flush()
         os.dup2(stream.fileno(), 1)
@@ -26,10 +33,10 @@ def logged(log: str) -> Iterator[None]:
         try:
             yield
             sys.stdout.flush()
+            tell(f"done in {time.monotonic() - begun:.0f} s")
         except Exception as error:
             traceback.print_exc()
             sys.stdout.flush()
             known = isinstance(error, ChemscaleError)
-            message = str(error) if known else f"{type(error).__name__}: {error}; the log is {log}"
-            os.write(terminal, f"chemscale: {message}\n".encode())
+            tell(f"failed: {error if known else f'{type(error).__name__}: {error}'} (log: {log})")
             sys.exit(error.exit_code if isinstance(error, ChemscaleError) else 1)

@@ -1,0 +1,60 @@
+"""Training FLOPs of what was seen: matrix products, a multiplication and an addition each counted as one.
+
+Elementwise work, gathers and sums over edges are not counted. The counts are tested against torch's profiler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def language_flops(knobs: Mapping[str, Any], vocab_size: int, lengths: Iterable[int]) -> dict[str, int]:
+    """FLOPs of one training pass (forward and backward) over molecules of so many computed tokens each.
+
+    Returns:
+        flops_6n: 6 N for each token, N without embeddings (Kaplan et al. 2020);
+        flops_attention: the score and value products, over full squares of each molecule's length;
+        flops_full: all matrix products, attention and the last layer's logits included.
+    """
+    layers, width = knobs["layers"], knobs["width"]
+    tokens = squares = 0
+    for length in lengths:
+        tokens += length
+        squares += length * length
+    non_embedding = layers * (12 * width**2 + 10 * width) + 2 * width
+    attention = 12 * layers * width * squares
+    return {
+        "flops_6n": 6 * non_embedding * tokens,
+        "flops_attention": attention,
+        "flops_full": 6 * tokens * (12 * layers * width**2 + vocab_size * width) + attention,
+    }
+
+
+# Matrix products that a linear layer takes part in during a step on energies and forces. Its input depends on the
+# positions: forward, the forces' backward, and two each when those two are differentiated. Its input does not: forward
+# and its two gradients. The last layer's incoming gradient is constant, which saves one.
+_MOVING, _STILL, _LAST = 6, 3, 5
+
+
+def potential_flops(family: str, knobs: Mapping[str, Any], *, atoms: int, edges: int) -> dict[str, int]:
+    """FLOPs of one training step on energies and forces over so many atoms and directed edges.
+
+    Returns:
+        flops_full: all matrix products of the energy, the forces and the second differentiation.
+    """
+    width, layers, radial = knobs["width"], knobs["interactions"], knobs["num_radial"]
+    readout = max(1, width // 2)
+    products = _MOVING * atoms * width * readout + _LAST * atoms * readout
+    square = width**2
+    if family == "schnet":
+        products += _MOVING * edges * layers * (radial * width + square)
+        products += _MOVING * atoms * layers * 2 * square
+        products += atoms * square * (_STILL + _MOVING * (layers - 1))
+    else:
+        assert family == "painn", family
+        products += _MOVING * edges * layers * 3 * radial * width
+        # mixing acts on three vector components; scalars pass through two products of their own
+        products += _MOVING * atoms * layers * (3 * 2 * square + 2 * square + 3 * square)
+        products += atoms * 4 * square * (_STILL + _MOVING * (layers - 1))
+    return {"flops_full": 2 * products}

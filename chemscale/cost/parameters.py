@@ -1,0 +1,41 @@
+"""How many parameters a size has; equal to the built model's, by a test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_POSITIONS = 2048
+_SPECIES = 119
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Numbers of parameters; `non_embedding` leaves out the tables of tokens, positions and species."""
+
+    total: int
+    non_embedding: int
+
+
+def count(family: str, knobs: Mapping[str, Any], vocab_size: int | None) -> Parameters:
+    """The parameters of a size.
+
+    ChemGPT's N is layers (12 w^2 + 10 w) + 2 w, as the published names count it.
+    """
+    width = knobs["width"]
+    if family == "chemgpt":
+        assert vocab_size is not None
+        core = knobs["layers"] * (12 * width**2 + 10 * width) + 2 * width
+        return Parameters(core + (vocab_size + _POSITIONS) * width, core)
+    readout = max(1, width // 2)
+    head = (width + 1) * readout + readout + 1
+    if family == "schnet":
+        filters = (knobs["num_radial"] + 1) * knobs["interactions"] * width
+        layers = knobs["interactions"] * (4 * width**2 + 3 * width)
+    else:
+        assert family == "painn", family
+        filters = (knobs["num_radial"] + 1) * knobs["interactions"] * 3 * width
+        layers = knobs["interactions"] * (11 * width**2 + 8 * width)
+    core = filters + layers + head
+    return Parameters(core + _SPECIES * width, core)

@@ -1,0 +1,1 @@
+"""From a raw source to Parquet shards, splits and subsets."""

@@ -1,0 +1,165 @@
+"""From raw SMILES to canonical molecules with SELFIES and the digest of their constitution; every reject is counted.
+
+Policies, by config: stereo is kept or stripped, salts and mixtures are kept whole or cut to their largest fragment.
+Rows that state the same canonical SMILES are one molecule; the later ones are counted as duplicates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from chemscale.data import sources
+from chemscale.data.pool import ordered_map
+from chemscale.errors import DataError
+from chemscale.io import write_json, write_parquet
+
+# The SELFIES encoder is known to hang on extreme input; these limits don't depend on a machine's speed.
+_MAX_CHARACTERS = 2000
+_MAX_RINGS = 60
+_CHUNK = 1000
+_SYMBOL = re.compile(r"\[[^\]]*\]|\.")
+# Rejects that say nothing against the source: the molecule is kept once
+_DUPLICATE = "duplicate"
+
+
+def symbols(selfies: str) -> list[str]:
+    """The symbols of a SELFIES string, in order; "." between fragments is one of them."""
+    return _SYMBOL.findall(selfies)
+
+
+def row_digest(text: str) -> str:
+    """The digest of a row or a group by its text: 32 hex digits."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+@cache
+def _quiet() -> None:
+    """Silence RDKit's log in this process: what it says of a row is the row's reject reason here."""
+    from rdkit import RDLogger
+
+    RDLogger.DisableLog("rdApp.*")
+
+
+def convert(smiles: str, section: Mapping[str, Any]) -> tuple[str, str, str] | str:
+    """A molecule's canonical SMILES, its SELFIES and its constitution, or the reason why it is rejected.
+
+    The constitution is the canonical SMILES without stereo and isotopes of the largest fragment: most heavy atoms,
+    then most atoms, then the first in the order of the SMILES text. Charges stay.
+    """
+    import selfies
+    from rdkit import Chem
+
+    _quiet()
+    if not smiles:
+        return "empty"
+    if len(smiles) > _MAX_CHARACTERS:
+        return "too_many_characters"
+    molecule = Chem.MolFromSmiles(smiles)
+    if molecule is None:
+        return "unparsable"
+    if molecule.GetNumAtoms() == 0:
+        return "empty"
+    if molecule.GetRingInfo().NumRings() > _MAX_RINGS:
+        return "too_many_rings"
+    fragments = list(Chem.GetMolFrags(molecule, asMols=True)) if "." in smiles else [molecule]
+    largest = _largest(fragments) if len(fragments) > 1 else molecule
+    if section["fragments"] == "largest":
+        molecule = largest
+    canonical = Chem.MolToSmiles(molecule, isomericSmiles=section["stereo"] == "keep")
+    try:
+        encoded = selfies.encoder(canonical)
+    except selfies.EncoderError:
+        return "no_selfies"
+    if not encoded:
+        return "no_selfies"
+    if len(symbols(encoded)) > section["max_symbols"]:
+        return "too_long"
+    return canonical, encoded, Chem.MolToSmiles(largest, isomericSmiles=False)
+
+
+def _largest(fragments: list[Any]) -> Any:
+    from rdkit import Chem
+
+    return min(
+        fragments,
+        key=lambda part: (
+            -part.GetNumHeavyAtoms(),
+            -Chem.AddHs(part).GetNumAtoms(),
+            Chem.MolToSmiles(part, isomericSmiles=False),
+        ),
+    )
+
+
+def _convert_chunk(task: tuple[list[str], Mapping[str, Any]]) -> list[tuple[str, str, str] | str]:
+    chunk, section = task
+    return [convert(smiles, section) for smiles in chunk]
+
+
+def prepare(section: Mapping[str, Any], folder: Path, log_file: str | None = None) -> None:
+    """Write `molecules.parquet` (smiles, selfies, row, group) and its ledger `molecules.json`, the ledger last.
+
+    The same source and section give the same bytes for every number of workers.
+
+    Raises:
+        DataError: more rows than the section's `max_reject_share` are rejected (duplicates don't count), or none is left.
+    """
+    import pyarrow as pa
+
+    log = logging.getLogger("chemscale.data")
+    chunks = list(_chunks(sources.read(section)))
+    tasks = [(chunk, section) for chunk in chunks]
+    rejected: Counter[str] = Counter()
+    kept: dict[str, tuple[str, str]] = {}
+    for converted in ordered_map(_convert_chunk, tasks, section["workers"]):
+        for result in converted:
+            if isinstance(result, str):
+                rejected[result] += 1
+            elif result[0] in kept:
+                rejected[_DUPLICATE] += 1
+            else:
+                kept[result[0]] = (result[1], row_digest(result[2]))
+    total = len(kept) + sum(rejected.values())
+    log.info("%d of %d molecules kept; rejected: %s", len(kept), total, dict(rejected))
+    _check(section, total, rejected)
+    table = pa.table(
+        {
+            "smiles": list(kept),
+            "selfies": [selfies for selfies, _ in kept.values()],
+            "row": [row_digest(smiles) for smiles in kept],
+            "group": [group for _, group in kept.values()],
+        }
+    )
+    write_parquet(folder / "molecules.parquet", table)
+    write_json(
+        folder / "molecules.json",
+        {
+            "rows_in": total,
+            "rows_kept": len(kept),
+            "rejected": dict(sorted(rejected.items())),
+            "source": sources.record(section),
+        },
+    )
+
+
+def _chunks(rows: Iterator[str]) -> Iterator[list[str]]:
+    while chunk := list(islice(rows, _CHUNK)):
+        yield chunk
+
+
+def _check(section: Mapping[str, Any], total: int, rejected: Counter[str]) -> None:
+    lost = sum(count for reason, count in rejected.items() if reason != _DUPLICATE)
+    if lost > section["max_reject_share"] * total or lost == total:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in rejected.most_common() if reason != _DUPLICATE)
+        raise DataError(
+            f"molecules: at most {section['max_reject_share']:.1%} of {total:,} rows rejected",
+            f"{lost:,} ({reasons})",
+            "mend the source, or raise max_reject_share",
+        )

@@ -1,0 +1,148 @@
+"""Where molecules come from: a pinned public source, or a file of one's own."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib.util
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from chemscale.errors import DataError
+from chemscale.io import sha256_file
+
+
+@dataclass(frozen=True)
+class Source:
+    """A published file: version, rows, checksum, licence and citation."""
+
+    name: str
+    version: str
+    file: str
+    rows: int
+    sha256: str
+    licence: str
+    citation: str
+
+
+SOURCES: dict[str, Source] = {
+    "chemicals": Source(
+        name="chemicals",
+        version="1.5.2",
+        file="Identifiers/chemical identifiers pubchem large.tsv",
+        rows=71_347,
+        sha256="3b9aac5ae8d270bafc9e72a6af5441ce580f0ce444d1dee48dc37e47474b91fc",
+        licence="MIT",
+        citation="C. Bell et al., chemicals: chemical properties component of Chemical Engineering Design Library, 2016-2026",
+    )
+}
+# Columns of the identifier table, which has no header
+_CID, _SMILES = 0, 4
+
+
+def chemicals() -> Iterator[tuple[int, str]]:
+    """PubChem CID and SMILES of each compound of the `chemicals` package, in the file's order.
+
+    Raises:
+        DataError: the package is not installed, or its file is not the pinned one.
+    """
+    source = SOURCES["chemicals"]
+    # the package's location without importing it: that loads a hundred modules
+    spec = importlib.util.find_spec(source.name)
+    path = Path(spec.origin).parent / source.file if spec and spec.origin else None
+    if path is None or not path.exists():
+        raise DataError(
+            f"read the source {source.name}", "no such package or file", f"pip install {source.name}=={source.version}"
+        )
+    found = sha256_file(path)
+    if found != source.sha256:
+        raise DataError(
+            f"read {path.name} of {source.name} {source.version}",
+            f"sha256 {found}",
+            f"{source.sha256} is pinned: pip install --force-reinstall {source.name}=={source.version}",
+        )
+    with open(path, encoding="utf-8") as stream:
+        for line in stream:
+            fields = line.rstrip("\n").split("\t")
+            yield int(fields[_CID]), fields[_SMILES]
+
+
+def own_file(path: Path, column: str | None) -> Iterator[str]:
+    """The SMILES of a user's file, in order: CSV, TSV or Parquet by `column`, SMI or TXT by the first word of a line.
+
+    Raises:
+        DataError: the file is missing or empty, is no text, or lacks the column.
+    """
+    if not path.exists():
+        raise DataError(f"read molecules from {path}", "no such file", "give the path from the folder of the run")
+    kind = path.suffix.lower()
+    if kind == ".parquet":
+        yield from _parquet_column(path, column)
+        return
+    if kind not in (".csv", ".tsv", ".smi", ".txt"):
+        raise DataError(f"read molecules from {path}", f"a file of kind {kind!r}", "csv, tsv, smi, txt or parquet")
+    empty = True
+    try:
+        # utf-8-sig: a byte order mark is no part of the first column's name
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            if kind in (".csv", ".tsv"):
+                reader = csv.DictReader(stream, delimiter="," if kind == ".csv" else "\t")
+                name = _named(path, column, list(reader.fieldnames or []))
+                for row in reader:
+                    empty = False
+                    yield row[name] or ""
+            else:
+                for line in stream:
+                    empty = False
+                    yield line.split(maxsplit=1)[0] if line.strip() else ""
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"read molecules from {path}", f"no UTF-8 table ({error})", "save it as UTF-8 text") from None
+    if empty:
+        raise DataError(f"read molecules from {path}", "no rows", "give a file with at least one molecule")
+
+
+def _parquet_column(path: Path, column: str | None) -> Iterator[str]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            name = _named(path, column, file.schema_arrow.names)
+            for batch in file.iter_batches(columns=[name]):
+                yield from (str(value or "") for value in batch.column(0).to_pylist())
+    except pa.ArrowInvalid as error:
+        raise DataError(f"read molecules from {path}", f"no Parquet ({error})", "give a whole Parquet file") from None
+
+
+def _named(path: Path, column: str | None, columns: list[str]) -> str:
+    if column is None or column not in columns:
+        raise DataError(
+            f"read the column {column!r} of {path}",
+            f"the columns {', '.join(columns) or '(none)'}",
+            "set data.NAME.column to one of them",
+        )
+    return column
+
+
+def read(section: Mapping[str, Any]) -> Iterator[str]:
+    """The SMILES that a resolved data section of kind molecules asks for, in the source's order."""
+    if section["source"] == "file":
+        return own_file(Path(section["path"]), section["column"])
+    return (smiles for _, smiles in chemicals())
+
+
+def record(section: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest says of the source: name, version, sha256, licence and citation."""
+    if section["source"] != "file":
+        return asdict(SOURCES[section["source"]])
+    path = Path(section["path"])
+    return {
+        "name": path.name,
+        "version": hashlib.sha256(path.name.encode()).hexdigest()[:8],
+        "file": path.name,
+        "sha256": sha256_file(path),
+        "licence": "the owner's",
+        "citation": "a file of one's own",
+    }

@@ -1,0 +1,82 @@
+"""PaiNN: an equivariant potential with scalar and vector features (Schütt et al. 2021, arXiv 2102.03150)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chemscale.models.radial import BesselBasis, draw_linear_layers, edge_vectors, envelope
+
+NUM_SPECIES = 119
+# keeps the gradient of a vector's length finite where the vector is zero
+_TINY = 1e-8
+
+
+class Interaction(nn.Module):
+    """Messages between atoms (paper, eq. 7 and 8), then the mixing of scalars and vectors in each atom (eq. 9)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.message_hidden = nn.Linear(width, width)
+        self.message_output = nn.Linear(width, 3 * width)
+        self.mix_vectors = nn.Linear(width, 2 * width, bias=False)
+        self.mix_hidden = nn.Linear(2 * width, width)
+        self.mix_output = nn.Linear(width, 3 * width)
+
+    def forward(
+        self, scalars: Tensor, vectors: Tensor, filters: Tensor, directions: Tensor, edges: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Scalars [A, width] and vectors [A, 3, width] to their next values."""
+        receiver, sender = edges[0], edges[1]
+        weights = self.message_output(functional.silu(self.message_hidden(scalars))).index_select(0, sender) * filters
+        to_scalars, to_directions, to_vectors = weights.split(self.width, dim=1)
+        scalars = scalars.index_add(0, receiver, to_scalars)
+        moved = directions[:, :, None] * to_directions[:, None, :]
+        moved = moved + vectors.index_select(0, sender) * to_vectors[:, None, :]
+        vectors = vectors.index_add(0, receiver, moved)
+
+        left, right = self.mix_vectors(vectors).split(self.width, dim=2)
+        length = (right.square().sum(1) + _TINY).sqrt()
+        mixed = self.mix_output(functional.silu(self.mix_hidden(torch.cat([scalars, length], dim=1))))
+        scale_vectors, scale_product, to_scalars = mixed.split(self.width, dim=1)
+        scalars = scalars + to_scalars + scale_product * (left * right).sum(1)
+        return scalars, vectors + left * scale_vectors[:, None, :]
+
+
+class PaiNN(nn.Module):
+    """PaiNN of `width` features and `interactions` layers; energies per atom from its invariant scalars."""
+
+    def __init__(self, width: int, interactions: int, num_radial: int, cutoff: float) -> None:
+        super().__init__()
+        self.cutoff, self.width = cutoff, width
+        self.embedding = nn.Embedding(NUM_SPECIES, width)
+        self.basis = BesselBasis(num_radial, cutoff)
+        # the filters of all interactions in one product: they read the same distances
+        self.filters = nn.Linear(num_radial, interactions * 3 * width)
+        self.interactions = nn.ModuleList(Interaction(width) for _ in range(interactions))
+        self.readout_hidden = nn.Linear(width, max(1, width // 2))
+        self.readout_output = nn.Linear(max(1, width // 2), 1)
+
+    def forward(self, species: Tensor, positions: Tensor, edges: Tensor, shifts: Tensor | None = None) -> Tensor:
+        """Energy per atom [A] from atomic numbers [A], positions [A, 3] in angstrom and edges [2, E]."""
+        separations, distances = edge_vectors(positions, edges, shifts)
+        directions = separations / distances[:, None]
+        cut = envelope(distances, self.cutoff)[:, None]
+        filters = (self.filters(self.basis(distances)) * cut).chunk(len(self.interactions), dim=1)
+        scalars = self.embedding(species)
+        vectors = scalars.new_zeros(len(species), 3, self.width)
+        for interaction, own in zip(self.interactions, filters, strict=True):
+            scalars, vectors = interaction(scalars, vectors, own, directions, edges)
+        energies: Tensor = self.readout_output(functional.silu(self.readout_hidden(scalars)))
+        return energies.squeeze(1)
+
+
+def build(knobs: dict[str, Any], generator: torch.Generator) -> PaiNN:
+    """A PaiNN of a size, its weights drawn from `generator`."""
+    model = PaiNN(knobs["width"], knobs["interactions"], knobs["num_radial"], knobs["cutoff"])
+    draw_linear_layers(model, generator)
+    return model

@@ -1,0 +1,39 @@
+"""Weights on disk: safetensors beside a JSON spec of the model that they belong to. Nothing is unpickled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from chemscale.errors import RecordError
+from chemscale.io import atomic_path, read_json, sha256_file, write_json
+
+WEIGHTS, SPEC = "weights.safetensors", "weights.json"
+
+
+def save(folder: Path, model: nn.Module, spec: dict[str, Any]) -> None:
+    """Write a model's weights and buffers, and `spec` with their sha256, the spec last."""
+    from safetensors.torch import save_file
+
+    tensors = {name: value.detach().clone().contiguous() for name, value in model.state_dict().items()}
+    with atomic_path(folder / WEIGHTS) as temporary:
+        save_file(tensors, temporary)
+    write_json(folder / SPEC, {**spec, "sha256": sha256_file(folder / WEIGHTS)})
+
+
+def load_into(folder: Path, model: nn.Module, spec: dict[str, Any]) -> None:
+    """Load the weights in `folder` into a model of the same spec.
+
+    Raises:
+        RecordError: the files are missing or changed, or belong to another model.
+    """
+    from safetensors.torch import load_file
+
+    found = read_json(folder / SPEC)
+    if not (folder / WEIGHTS).exists() or sha256_file(folder / WEIGHTS) != found.pop("sha256", None):
+        raise RecordError(f"load {folder / WEIGHTS}", "a missing or changed file", "train the cell again")
+    if found != spec:
+        raise RecordError(f"load {folder / WEIGHTS}", f"weights of {found}", f"weights of {spec} are expected")
+    model.load_state_dict(load_file(folder / WEIGHTS))

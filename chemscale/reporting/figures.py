@@ -1,0 +1,370 @@
+"""The figures of a study: what is drawn, with the title and caption that the page prints beside each.
+
+Points are runs, filled markers means over seeds, lines fitted laws that were accepted, bands their intervals. A refused
+law is not drawn; the legend says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.axes import Axes
+
+from chemscale.families import POTENTIALS
+from chemscale.reporting.axes import INK, PAPER, amount, colour, log_axis, marker, plain, power_of_ten, save
+from chemscale.reporting.results import (
+    DATA_EFFECT,
+    FamilyResults,
+    Results,
+    Row,
+    accepted,
+    load_results,
+    preferred,
+)
+
+FORM_WORDS = {"power": "power law", "offset": "law with floor E", "joint_power": "without floor", "joint": "with floor E"}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure: its file name without ending, what the page prints beside it, and how it is drawn."""
+
+    name: str
+    family: str | None  # None for a figure about several families
+    title: str
+    caption: str
+    draw: Callable[[Axes], None]
+    legend_columns: int = 3
+
+
+def draw_all(root: Path) -> None:
+    """Write every figure of the study in `root` as `figures/NAME.svg` and `figures/NAME.png`."""
+    root = Path(root)
+    folder = root / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    for plot in plots(load_results(root)):
+        save(folder, plot.name, plot.draw, plot.legend_columns)
+
+
+def plots(results: Results) -> list[Plot]:
+    """The figures that a study's tables have data for."""
+    found = [plot for family in results.families if family.cells for plot in _family_plots(family)]
+    effects = [row for family in results.families for row in family.effects if row["kind"] == DATA_EFFECT]
+    if effects:
+        found.append(
+            Plot(
+                "equal_steps",
+                None,
+                "Does more data help at equal steps?",
+                "Test loss of the largest subset relative to the smallest of the same size, both trained for the same "
+                "number of steps. Whiskers are two spreads between seeds on either side: a point whose whisker stays "
+                "left of the line shows an effect of data, not of longer training.",
+                lambda axes: _draw_effects(axes, results, effects),
+            )
+        )
+    compared = [family for family in results.families if family.domain == POTENTIALS and family.cells]
+    if len(compared) > 1:
+        names = " and ".join(family.title for family in compared)
+        sizes = _equal_sizes(compared)
+        found.append(
+            Plot(
+                "potentials_parameters",
+                None,
+                "Potentials at equal data",
+                f"{names} at each one's largest subset: loss against parameters. Lines are accepted laws.",
+                lambda axes: _draw_parameters(axes, compared),
+            )
+        )
+        found.append(
+            Plot(
+                "potentials_data",
+                None,
+                "Potentials at about equal parameters",
+                "Loss against data at the sizes that are nearest to each other in N: "
+                + ", ".join(f"{family.title} {size}" for family, size in zip(compared, sizes, strict=True))
+                + ". Lines are accepted laws.",
+                lambda axes: _draw_compared_data(axes, compared, sizes),
+            )
+        )
+    return found
+
+
+def _family_plots(family: FamilyResults) -> Iterator[Plot]:
+    name, title = family.name, family.title
+    yield Plot(
+        f"{name}_data",
+        name,
+        f"{title}: loss against data, L(D)",
+        f"Each size over its subsets, protocol {family.protocol}. Open markers are runs, filled ones means over seeds, "
+        "lines accepted laws with their interval as a band.",
+        lambda axes: _draw_data(axes, family),
+    )
+    yield Plot(
+        f"{name}_parameters",
+        name,
+        f"{title}: loss against parameters, L(N)",
+        f"All sizes at the largest subset, protocol {family.protocol}. Open markers are runs, filled ones means over "
+        "seeds, lines accepted laws with their interval as a band.",
+        lambda axes: _draw_parameters(axes, [family]),
+    )
+    joint = [fit for fit in family.fits_along("ND") if fit["residuals"]]
+    if joint:
+        fit = preferred(joint) or max(joint, key=lambda fit: fit["form"] == "joint")
+        verdict = "accepted" if accepted(fit) else "refused: what is left shows where the form fails"
+        yield Plot(
+            f"{name}_joint_residuals",
+            name,
+            f"{title}: residuals of the joint fit, L(N, D)",
+            f"How far each design point lies above (positive) or below the fit {FORM_WORDS[fit['form']]} ({verdict}). "
+            "The grey band is two spreads between seeds: a good fit leaves a patternless cloud of about that width.",
+            lambda axes: _draw_residuals(axes, family, fit),
+        )
+    yield Plot(
+        f"{name}_compute",
+        name,
+        f"{title}: loss against compute, L(C)",
+        f"All design points over their training FLOPs, protocol {family.protocol}. Ringed points are the frontier: no "
+        "cheaper one has a lower loss.",
+        lambda axes: _draw_compute(axes, family),
+    )
+    if family.controls:
+        yield Plot(
+            f"{name}_control",
+            name,
+            f"{title}: the grid against its controls",
+            "The same sizes and subsets under the grid's protocol and under the controls'. Where the two agree, the "
+            "grid's runs were trained long enough; where the gap grows with D, its law also holds a lack of steps.",
+            lambda axes: _draw_control(axes, family),
+            1,
+        )
+
+
+# --- what the plots share ---------------------------------------------------------------------------------------------
+
+
+def _means(cells: Sequence[Row], column: str) -> dict[float, float]:
+    """Mean loss over seeds by the mean of `column`, for design points of one size; by rising value."""
+    groups: dict[int, list[Row]] = {}
+    for cell in cells:
+        groups.setdefault(cell["num_samples"], []).append(cell)
+    points = {
+        math.fsum(cell[column] for cell in group) / len(group): math.fsum(c["test_loss"] for c in group) / len(group)
+        for group in groups.values()
+    }
+    return dict(sorted(points.items()))
+
+
+def _points(axes: Axes, cells: Sequence[Row], column: str, index: int, label: str, line: bool = False) -> None:
+    """Runs as open markers, their means over seeds as filled ones."""
+    means = _means(cells, column)
+    runs = {"marker": marker(index), "linestyle": "none", "color": colour(index)}
+    axes.plot(
+        [cell[column] for cell in cells],
+        [cell["test_loss"] for cell in cells],
+        **(runs | {"markersize": 4.5, "markerfacecolor": PAPER, "markeredgewidth": 0.9, "zorder": 3}),
+    )
+    style = runs | {"linestyle": ":", "linewidth": 1.0} if line else runs
+    axes.plot(list(means), list(means.values()), **(style | {"markersize": 6, "label": label, "zorder": 4}))
+
+
+def _law(axes: Axes, fit: Row, index: int, dashed: bool = False, label: str | None = None) -> None:
+    """An accepted law over its range, with the band of its interval where the table has one."""
+    x = fit["curve_x"] or []
+    if not x:
+        return
+    axes.plot(x, fit["curve"], color=colour(index), linestyle="--" if dashed else "-", label=label, zorder=2)
+    low, high = fit["curve_low"], fit["curve_high"]
+    if low and not any(value is None or math.isnan(value) for value in (*low, *high)):
+        axes.fill_between(x, low, high, color=colour(index), alpha=0.16, linewidth=0, zorder=1)
+
+
+def _words(fits: Sequence[Row]) -> str:
+    """What the legend says of the fits to one series."""
+    chosen = preferred(fits)
+    if chosen is not None:
+        return FORM_WORDS[chosen["form"]]
+    return "law refused" if fits else "no law asked"
+
+
+def _loss_axis(axes: Axes, family: FamilyResults, cells: Sequence[Row]) -> None:
+    unit = family.unit
+    log_axis(axes.yaxis, [cell["test_loss"] for cell in cells], f"{family.loss_name} ({unit})" if unit else "test loss")
+
+
+def _data_label(family: FamilyResults) -> str:
+    return f"D: distinct {family.amount} in the subset"
+
+
+# --- the plots --------------------------------------------------------------------------------------------------------
+
+
+def _draw_data(axes: Axes, family: FamilyResults) -> None:
+    axes.set_title("Loss against data")
+    column = family.columns["D"]
+    for index, size in enumerate(family.sizes):
+        cells = [cell for cell in family.cells if cell["size"] == size]
+        fits = family.fits_along("D", f"size={size}")
+        _points(axes, cells, column, index, f"{size}: {_words(fits)}")
+        if chosen := preferred(fits):
+            _law(axes, chosen, index)
+    log_axis(axes.xaxis, [cell[column] for cell in family.cells], _data_label(family), amount)
+    _loss_axis(axes, family, family.cells)
+
+
+def _draw_parameters(axes: Axes, families: Sequence[FamilyResults]) -> None:
+    axes.set_title("Loss against parameters")
+    shown: list[Row] = []
+    column = "num_params_non_embedding"
+    for index, family in enumerate(families):
+        largest = max(cell["num_samples"] for cell in family.cells)
+        cells = [cell for cell in family.cells if cell["num_samples"] == largest]
+        shown += cells
+        # the subset is one; what a series of design points differs in is the size
+        for at, size in enumerate(family.sizes):
+            mine = [cell for cell in cells if cell["size"] == size]
+            if mine:
+                _points(axes, mine, column, index, f"{family.title}, {largest:,} {family.samples}" if at == 0 else "_")
+        for fit in family.main_fits("N"):
+            words, other = FORM_WORDS[fit["form"]], fit is not preferred(family.main_fits("N"))
+            if not accepted(fit):
+                axes.plot([], [], linestyle="none", label=f"{words}: refused")
+            elif len(families) == 1:
+                _law(axes, fit, int(other), other, words)
+            elif not other:
+                _law(axes, fit, index, label=f"{family.title}: {words}")
+    log_axis(axes.xaxis, [cell[column] for cell in shown], "N: non-embedding parameters", amount)
+    _loss_axis(axes, families[0], shown)
+
+
+def _draw_residuals(axes: Axes, family: FamilyResults, fit: Row) -> None:
+    axes.set_title("Residuals of the joint fit")
+    by_point: dict[str, float] = {}
+    for cell in family.cells:
+        by_point[f"{cell['size']}/n{cell['num_samples']}"] = cell[family.columns["D"]]
+    if fit.has("seed_sd") and not math.isnan(fit["seed_sd"]):
+        spread = 200 * fit["seed_sd"]
+        axes.axhspan(-spread, spread, color=INK, alpha=0.08, linewidth=0)
+    axes.axhline(0, color=INK, linewidth=0.9)
+    residuals = list(zip(fit["points"], fit["residuals"], strict=True))
+    for index, size in enumerate(family.sizes):
+        mine = [(by_point[point], value) for point, value in residuals if point.rpartition("/n")[0] == size]
+        axes.plot(
+            [x for x, _ in mine],
+            [100 * value for _, value in mine],
+            marker=marker(index),
+            color=colour(index),
+            linewidth=0.8,
+            linestyle=":",
+            label=size,
+        )
+    log_axis(axes.xaxis, [by_point[point] for point in fit["points"]], _data_label(family), amount)
+    axes.set_ylabel("log residual of the test loss (%)")
+    axes.grid(True, which="major")
+
+
+def _draw_compute(axes: Axes, family: FamilyResults) -> None:
+    axes.set_title("Loss against compute")
+    column = family.columns["C"]
+    for index, size in enumerate(family.sizes):
+        _points(axes, [cell for cell in family.cells if cell["size"] == size], column, index, size)
+    fits = family.fits_along("C")
+    chosen = preferred(fits)
+    # the frontier is the one that the fit used; its points are design points, a mean over seeds each
+    names = set(fits[0]["points"]) if fits else set()
+    ringed = []
+    for size in family.sizes:
+        for number in sorted({cell["num_samples"] for cell in family.cells}):
+            if f"{size}/n{number}" in names:
+                cells = [cell for cell in family.cells if cell["size"] == size and cell["num_samples"] == number]
+                ringed += list(_means(cells, column).items())
+    if ringed:
+        axes.plot(
+            *zip(*ringed, strict=True), marker="o", markersize=12, markerfacecolor="none", markeredgecolor=INK,
+            linestyle="none", label="frontier",
+        )  # fmt: skip
+    if chosen:
+        _law(axes, chosen, 1, label=FORM_WORDS[chosen["form"]])
+    elif fits:
+        axes.plot([], [], linestyle="none", label="laws refused")
+    log_axis(axes.xaxis, [cell[column] for cell in family.cells], "C: training FLOPs", power_of_ten, 5)
+    _loss_axis(axes, family, family.cells)
+
+
+def _draw_control(axes: Axes, family: FamilyResults) -> None:
+    axes.set_title("The grid against its controls")
+    column = family.columns["D"]
+    shown: list[Row] = []
+    series: dict[tuple[str, str], list[Row]] = {}
+    for control in family.controls:
+        series.setdefault((control["size"], control["protocol"]), []).append(control)
+    index = 0
+    for size in family.sizes:
+        others = {protocol: rows for (at, protocol), rows in series.items() if at == size}
+        if not others:
+            continue
+        grid = [cell for cell in family.cells if cell["size"] == size]
+        for label, rows in ((f"grid, {size}, {family.protocol}", grid), *others.items()):
+            text = label if rows is grid else f"control, {size}, {label}"
+            _points(axes, rows, column, index, text, line=True)
+            shown += rows
+            index += 1
+    log_axis(axes.xaxis, [cell[column] for cell in shown], _data_label(family), amount)
+    _loss_axis(axes, family, shown)
+
+
+def _draw_effects(axes: Axes, results: Results, effects: Sequence[Row]) -> None:
+    axes.set_title("Largest against smallest subset, equal steps")
+    labels = []
+    families = [family for family in results.families if any(row["family"] == family.name for row in effects)]
+    titles = {family.name: family.title for family in families}
+    indices = {family.name: index for index, family in enumerate(families)}
+    seen: set[str] = set()
+    for at, row in enumerate(effects):
+        name, small = row["family"], row["loss_small"]
+        spread = row["seed_spread"]
+        known = spread is not None and not math.isnan(spread)
+        axes.errorbar(
+            100 * row["loss_large"] / small,
+            at,
+            xerr=200 * spread / small if known else None,
+            fmt=marker(indices[name]),
+            color=colour(indices[name]),
+            capsize=3,
+            label="_" if name in seen else titles[name] + ("" if known else " (spread unknown)"),
+        )
+        seen.add(name)
+        labels.append(f"{row['size']}{', control' if row.has('control') else ''}")
+    axes.axvline(100, color=INK, linewidth=0.9)
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.xaxis.set_major_formatter(plain)
+    axes.set_xlabel("test loss at the largest subset, % of that at the smallest")
+    axes.grid(True, axis="x")
+
+
+def _equal_sizes(families: Sequence[FamilyResults]) -> list[str]:
+    """The size of each family that is nearest in N to the largest size of the smallest family."""
+    target = min(family.parameters(family.sizes[-1]) for family in families)
+
+    def distance(family: FamilyResults, size: str) -> float:
+        return abs(math.log(family.parameters(size) / target))
+
+    return [min(family.sizes, key=lambda size, at=family: distance(at, size)) for family in families]  # type: ignore[misc]
+
+
+def _draw_compared_data(axes: Axes, families: Sequence[FamilyResults], sizes: Sequence[str]) -> None:
+    axes.set_title("Loss against data at about equal N")
+    shown: list[Row] = []
+    column = families[0].columns["D"]
+    for index, (family, size) in enumerate(zip(families, sizes, strict=True)):
+        cells = [cell for cell in family.cells if cell["size"] == size]
+        shown += cells
+        fits = family.fits_along("D", f"size={size}")
+        _points(axes, cells, column, index, f"{family.title} {size}: {_words(fits)}")
+        if chosen := preferred(fits):
+            _law(axes, chosen, index)
+    log_axis(axes.xaxis, [cell[column] for cell in shown], _data_label(families[0]), amount)
+    _loss_axis(axes, families[0], shown)

@@ -1,0 +1,218 @@
+"""A gathered study as figures and page read it: its tables row by row, and what belongs to one family."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chemscale.errors import RecordError
+from chemscale.families import FAMILIES, LANGUAGE
+from chemscale.grid import Cell, protocol_label
+from chemscale.io import read_json, read_parquet
+from chemscale.records import METRIC_FIELDS
+
+# The column that names a row of each table, in the table and in the page's `data-row`.
+KEYS = {
+    "cells": "cell",
+    "controls": "cell",
+    "fits": "fit_id",
+    "control_effects": "effect_id",
+    "slopes": "slope_id",
+    "data": "name",
+}
+TITLES = {"chemgpt": "ChemGPT", "schnet": "SchNet", "painn": "PaiNN"}
+# kinds of rows in tables/control_effects.parquet
+DATA_EFFECT, STEPS_EFFECT = "data at equal steps", "more steps, same data"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table. `row[column]` is the value; a column that the table lacks is a `RecordError`."""
+
+    table: str
+    values: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The row's name within its table."""
+        return str(self[KEYS[self.table]])
+
+    def __getitem__(self, column: str) -> Any:
+        if column not in self.values:
+            raise RecordError(
+                f"read tables/{self.table}.parquet", f"no column {column!r}", "run the stage that writes it again"
+            )
+        return self.values[column]
+
+    def has(self, column: str) -> bool:
+        """Whether the row has a value in this column."""
+        return self.values.get(column) is not None
+
+
+@dataclass(frozen=True)
+class FamilyResults:
+    """Everything that a study found out about one family; `sizes` are those with cells, by rising N."""
+
+    name: str
+    title: str
+    domain: str
+    settings: dict[str, Any]  # the family's section of the config
+    cells: list[Row]
+    controls: list[Row]
+    fits: list[Row]
+    effects: list[Row]
+    slopes: list[Row]
+
+    @property
+    def protocol(self) -> str:
+        """The protocol of the family's grid, as printed."""
+        return protocol_label(self.settings["protocol"])
+
+    @property
+    def unit(self) -> str:
+        """The unit of its test loss; empty where no cell is there to state it."""
+        return str(self.cells[0]["loss_unit"]) if self.cells else ""
+
+    @property
+    def loss_name(self) -> str:
+        """What its test loss is."""
+        return "test loss" if self.domain == LANGUAGE else "test force MAE"
+
+    @property
+    def samples(self) -> str:
+        """What a training sample is, in the plural."""
+        return "molecules" if self.domain == LANGUAGE else "frames"
+
+    @property
+    def amount(self) -> str:
+        """What D counts, in the plural."""
+        return "tokens" if self.domain == LANGUAGE else "frames"
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The columns of N, D and C in the table of cells."""
+        return {"N": "num_params_non_embedding", "D": f"{self.amount}_unique", "C": "flops_full"}
+
+    @property
+    def further_metrics(self) -> list[str]:
+        """Columns of the further test metrics that its cells have, such as `test_force_rmse`."""
+        names = self.cells[0].values if self.cells else {}
+        return [
+            name
+            for name in names
+            if name.startswith("test_")
+            and name not in METRIC_FIELDS
+            and any(cell.has(name) for cell in self.cells)
+        ]
+
+    @property
+    def sizes(self) -> list[str]:
+        """The sizes that have cells, by rising N."""
+        by_size = {cell["size"]: cell[self.columns["N"]] for cell in self.cells}
+        return sorted(by_size, key=lambda size: (by_size[size], size))
+
+    def parameters(self, size: str) -> int:
+        """N of a size."""
+        return int(next(cell[self.columns["N"]] for cell in self.cells if cell["size"] == size))
+
+    def fits_along(self, axis: str, held: str | None = None) -> list[Row]:
+        """The fits along an axis (N, D, C or ND), richest form last; `held` restricts them by their `at`."""
+        return [fit for fit in self.fits if fit["axis"] == axis and held in (None, fit["at"])]
+
+    def main_fits(self, axis: str) -> list[Row]:
+        """The fits along an axis that the page speaks of first: at the largest subset, size, or on the whole grid."""
+        fits = self.fits_along(axis)
+        if axis in ("N", "D"):
+            held = "num_samples" if axis == "N" else "size"
+            values = {fit["at"]: _held(fit["at"], held) for fit in fits}
+            known = [at for at, value in values.items() if value is not None]
+            if axis == "N":
+                fits = [fit for fit in fits if known and fit["at"] == max(known, key=lambda at: int(values[at] or 0))]
+            else:
+                order = self.sizes
+                known = [at for at in known if values[at] in order]
+                fits = [fit for fit in fits if known and fit["at"] == max(known, key=lambda at: order.index(values[at]))]
+        return fits
+
+    def main_effect(self) -> Row | None:
+        """The comparison of the smallest and the largest subset at equal steps, of the grid's largest size."""
+        found = [row for row in self.effects if row["kind"] == DATA_EFFECT and row["size"] in self.sizes]
+        grid = [row for row in found if not row.has("control")]
+        return max(grid or found, key=lambda row: self.sizes.index(row["size"]), default=None)
+
+
+@dataclass(frozen=True)
+class Results:
+    """A gathered study: config.json, its tables, and the families in the config's order."""
+
+    root: Path
+    study: dict[str, Any]
+    families: list[FamilyResults]
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return str(self.study["study"])
+
+    @property
+    def waived(self) -> list[str]:
+        """The cells that the config gives up, by path."""
+        return list(self.study["waived"])
+
+
+def accepted(fit: Row) -> bool:
+    """Whether a fit was accepted."""
+    return bool(fit["verdict"] == "accepted")
+
+
+def preferred(fits: Sequence[Row]) -> Row | None:
+    """The accepted fit of the richest form; None where none is accepted."""
+    found = [fit for fit in fits if accepted(fit)]
+    return max(found, key=lambda fit: _RICHNESS.get(fit["form"], 0), default=None)
+
+
+_RICHNESS = {"power": 1, "offset": 2, "joint_power": 1, "joint": 2}
+
+
+def _held(at: str, name: str) -> str | None:
+    """The value of `name=value` in a fit's `at`."""
+    found = re.search(rf"(?:^|[\s;,]){name}=([^\s;,]+)", at)
+    return found.group(1) if found else None
+
+
+def read_rows(root: Path, table: str) -> list[Row]:
+    """The rows of `tables/TABLE.parquet`."""
+    return [Row(table, values) for values in read_parquet(root / "tables" / f"{table}.parquet").to_pylist()]
+
+
+def load_results(root: Path) -> Results:
+    """The gathered and fitted study in `root`; `RecordError` where a file is missing or damaged."""
+    root = Path(root)
+    study = read_json(root / "config.json")
+    rows = {
+        table: read_rows(root, table) for table in ("cells", "controls", "fits", "control_effects", "slopes")
+    }
+
+    def of(name: str, table: str) -> list[Row]:
+        return [row for row in rows[table] if row["family"] == name]
+
+    families = [
+        FamilyResults(
+            name,
+            TITLES.get(name, name),
+            FAMILIES[name].domain,
+            study["config"]["families"][name],
+            *(of(name, table) for table in ("cells", "controls", "fits", "control_effects", "slopes")),
+        )
+        for name in FAMILIES
+        if study["config"]["families"].get(name) is not None
+    ]
+    return Results(root, study, families)
+
+
+def cell_paths(cells: Sequence[dict[str, Any]]) -> list[str]:
+    """The paths of cells in their JSON form."""
+    return [Cell.from_dict(values).path for values in cells]

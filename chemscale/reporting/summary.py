@@ -1,0 +1,32 @@
+"""The closing lines of a run: where the report is, what was found, and whether it can be believed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from chemscale.io import read_json
+from chemscale.reporting.results import accepted, read_rows
+from chemscale.units import format_number
+
+
+def summary(root: Path) -> str:
+    """The report's path, every accepted exponent with its interval, and the audit's verdict, as lines of text."""
+    root = Path(root)
+    fits = read_rows(root, "fits")
+    lines = [f"report: {root / 'report' / 'index.html'}"]
+    for fit in filter(accepted, fits):
+        for name in ("alpha", "beta"):
+            if not fit.has(name):
+                continue
+            value, low, high = (format_number(fit[column], column) for column in (name, f"{name}_low", f"{name}_high"))
+            lines.append(
+                f"  {fit['family']} L({','.join(fit['axis'])}) {fit['form']}: {name} = {value} [{low}, {high}] at "
+                f"{format_number(fit['level'], 'level')}, {fit['at']}, {fit['metric']}, {fit['protocol']}"
+            )
+    refused = sum(not accepted(fit) for fit in fits)
+    if refused:
+        lines.append(f"  {refused} of {len(fits)} fits refused; the report says why")
+    audit = read_json(root / "audit" / "audit.json")
+    failed = [check["name"] for check in audit["checks"] if check["verdict"] != "ok"]
+    lines.append("audit: ok" if audit["verdict"] == "ok" else f"audit: failed ({', '.join(failed) or 'no check named'})")
+    return "\n".join(lines)

@@ -1,0 +1,290 @@
+"""The laws of a study: which fits are made of its cells, and the tables that hold them.
+
+Per family L(N) at the largest subset, L(D) at each size, L(N, D) on the whole grid and L(C) along the compute frontier,
+with and without an irreducible loss; always of the test loss, always under one protocol. N is the column
+`num_params_non_embedding`, D `tokens_unique` or `frames_unique`, C `flops_full`. A design point is (size, num_samples);
+its loss is the mean over its seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from chemscale.errors import RecordError
+from chemscale.families import LANGUAGE
+from chemscale.io import read_json, read_parquet, write_parquet
+from chemscale.scaling.bootstrap import Draws, Noise, cluster_shifts, draw, pooled_noise
+from chemscale.scaling.effects import CONTROL_COLUMNS, SLOPE_COLUMNS, control_table, local_slopes
+from chemscale.scaling.estimate import Estimate, Points, estimate
+from chemscale.scaling.law import LAWS, Array
+from chemscale.scaling.verdict import Reason
+
+__all__ = ["FIT_COLUMNS", "control_table", "fit_study", "local_slopes", "write"]
+
+METRIC = "test_loss"
+SAME_COMPUTE = 1.25  # cells whose FLOPs differ by less are compared as of one compute
+PARAMETERS = ("E", "A", "alpha", "B", "beta")
+
+# The columns of tables/fits.parquet. `residuals` are log L - log f at `points`, in that order; `curve_*` draw the law
+# with its interval over its range; x is the axis of the fit, for ND it is N and y is D.
+FIT_COLUMNS: dict[str, str] = {
+    "fit_id": "string",
+    "family": "string",
+    "domain": "string",
+    "axis": "string",
+    "form": "string",
+    "metric": "string",
+    "loss_unit": "string",
+    "protocol": "string",
+    "at": "string",
+    "n_points": "int64",
+    "n_runs": "int64",
+    **dict.fromkeys(("x_min", "x_max", "y_min", "y_max"), "double"),
+    **dict.fromkeys(PARAMETERS, "double"),
+    **{f"{name}_{end}": "double" for name in PARAMETERS for end in ("low", "high")},
+    "level": "double",
+    "residual_rms": "double",
+    "seed_sd": "double",
+    "seed_dof": "int64",
+    "lack_of_fit_p": "double",
+    "resamples": "int64",
+    "converged": "bool",
+    "verdict": "string",
+    **dict.fromkeys(("reasons", "notes", "cells_used", "cells_left_out", "points"), "list<string>"),
+    **dict.fromkeys(("residuals", "curve_x", "curve", "curve_low", "curve_high"), "list<double>"),
+}
+
+
+@dataclass(frozen=True)
+class _Family:
+    """The cells of one family, by design point."""
+
+    name: str
+    cells: pd.DataFrame  # usable cells; column `point` is the index of the row in `points`
+    points: pd.DataFrame  # a row per design point: size, num_samples, N, D, C, loss, runs
+    unusable: list[str]  # cells without a loss, with the reason
+    protocols: list[str]
+    noise: Noise
+    draws: Draws
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One set of design points to be fitted: `forms` along `axis`, with `at` held; `why` the others are left out."""
+
+    label: str
+    axis: str
+    forms: tuple[str, ...]
+    at: str
+    points: list[int]
+    why: str
+
+
+def fit_study(
+    cells: pd.DataFrame, clusters: pd.DataFrame, controls: pd.DataFrame, settings: Mapping[str, Any]
+) -> pd.DataFrame:
+    """The fits of a study, a row each with the columns `FIT_COLUMNS`; a function of its arguments alone.
+
+    Args:
+        cells: as in tables/cells.parquet.
+        clusters: as in tables/test_clusters.parquet; empty where the test set is taken as it is.
+        controls: as in tables/controls.parquet; no law uses them, a control among the cells is an error.
+        settings: `level` of the intervals, `resamples`, `seed`.
+
+    Raises:
+        RecordError: the tables contradict each other.
+    """
+    both = sorted(set(cells["cell"]) & set(controls["cell"]))
+    if both or cells["control"].notna().any():
+        found = both[0] if both else str(cells.loc[cells["control"].notna(), "cell"].iloc[0])
+        raise RecordError("fit the study's cells", f"the control {found} among them", "gather the study again")
+    rows: list[dict[str, Any]] = []
+    for name in sorted(cells["family"].unique()):
+        family = _family(name, cells[cells["family"] == name], clusters, settings)
+        for plan in _plans(family):
+            rows += [_row(family, plan, form, settings) for form in plan.forms]
+    frame = pd.DataFrame(rows, columns=list(FIT_COLUMNS))
+    kinds = {"string": "str", "int64": "int64", "double": "float64", "bool": "bool"}
+    return frame.astype({column: kinds[kind] for column, kind in FIT_COLUMNS.items() if kind in kinds})
+
+
+def _family(name: str, cells: pd.DataFrame, clusters: pd.DataFrame, settings: Mapping[str, Any]) -> _Family:
+    loss = cells[METRIC].to_numpy(float)
+    usable = np.isfinite(loss) & (loss > 0)
+    unusable = [
+        f"{cell}: {METRIC} is {value:.6g}" for cell, value in zip(cells["cell"][~usable], loss[~usable], strict=True)
+    ]
+    cells = cells[usable].reset_index(drop=True)
+    distinct = "tokens_unique" if (cells["domain"] == LANGUAGE).all() else "frames_unique"
+    values = pd.DataFrame(
+        {
+            "size": cells["size"],
+            "num_samples": cells["num_samples"].astype(int),
+            "N": cells["num_params_non_embedding"].astype(float),
+            "D": cells[distinct].astype(float),
+            "C": cells["flops_full"].astype(float),
+            "loss": cells[METRIC].astype(float),
+        }
+    )
+    grouped = values.groupby(["size", "num_samples"], as_index=False)
+    points = grouped.agg(N=("N", "mean"), D=("D", "mean"), C=("C", "mean"), loss=("loss", "mean"), runs=("N", "size"))
+    points = points.sort_values(["N", "num_samples", "size"], ignore_index=True)
+    index = {key: at for at, key in enumerate(zip(points["size"], points["num_samples"], strict=True))}
+    of_cell = np.array([index[key] for key in zip(values["size"], values["num_samples"], strict=True)], np.int64)
+    resamples, seed = int(settings["resamples"]), int(settings["seed"])
+    shifts = None
+    if len(clusters) and len(cells):
+        shifts = cluster_shifts(cells, clusters, of_cell, resamples, seed)
+    return _Family(
+        name=name,
+        cells=cells.assign(point=of_cell),
+        points=points,
+        unusable=unusable,
+        protocols=sorted(cells["protocol"].unique()),
+        noise=pooled_noise(np.log(values["loss"].to_numpy()), of_cell),
+        draws=draw(len(points), resamples, seed, name, shifts),
+    )
+
+
+def _plans(family: _Family) -> list[_Plan]:
+    points = family.points
+    if points.empty:
+        return []
+    both = ("power", "offset")
+    largest = int(points["num_samples"].max())
+    plans = [
+        _Plan("L(N)", "N", both, f"num_samples={largest}", _where(points["num_samples"] == largest), "another subset")
+    ]
+    sizes = points.drop_duplicates("size", keep="last")["size"].tolist()  # by N, the largest last
+    plans.append(_Plan("L(D)", "D", both, f"size={sizes[-1]}", _where(points["size"] == sizes[-1]), "another size"))
+    for size in sizes[:-1]:
+        chosen = _where(points["size"] == size)
+        if len(chosen) >= LAWS["power"].min_points:  # a size of the capacity ladder alone has no data axis
+            plans.append(_Plan(f"L(D)@{size}", "D", ("power",), f"size={size}", chosen, "another size"))
+    plans.append(_Plan("L(N,D)", "ND", ("joint_power", "joint"), "whole grid", list(range(len(points))), ""))
+    at = "compute frontier"
+    if all(protocol.startswith("equal_steps") for protocol in family.protocols):
+        at += "; steps are equal, so that compute varies by model size only"
+    plans.append(_Plan("L(C)", "C", both, at, frontier(points), "above the compute frontier"))
+    return plans
+
+
+def _where(mask: pd.Series[bool]) -> list[int]:
+    return [int(at) for at in np.flatnonzero(mask.to_numpy())]
+
+
+def frontier(points: pd.DataFrame) -> list[int]:
+    """The rows of `points` (columns C, loss) on the lower envelope of loss against compute, by rising C.
+
+    Points whose C lies within a factor `SAME_COMPUTE` of the lowest of their group are of one compute, and the best of
+    them stands for it: a few FLOPs more or less are no step along the axis. A group stays where it beats all cheaper
+    ones.
+    """
+    compute, loss = points["C"].to_numpy(float), points["loss"].to_numpy(float)
+    groups: list[list[int]] = []
+    for at in np.argsort(compute, kind="stable"):
+        if groups and compute[at] <= SAME_COMPUTE * compute[groups[-1][0]]:
+            groups[-1].append(int(at))
+        else:
+            groups.append([int(at)])
+    chosen: list[int] = []
+    for group in groups:
+        best = min(group, key=lambda at: loss[at])
+        if not chosen or loss[best] < loss[chosen[-1]]:
+            chosen.append(best)
+    return chosen
+
+
+def _row(family: _Family, plan: _Plan, form: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    law, level = LAWS[form], float(settings["level"])
+    chosen = family.points.iloc[plan.points]
+    columns = ("N", "D") if plan.axis == "ND" else (plan.axis,)
+    axes = {axis: chosen[column].to_numpy(float) for axis, column in zip(law.axes, columns, strict=True)}
+    labels = dict(zip(law.axes, columns, strict=True))
+    used = family.cells[family.cells["point"].isin(plan.points)]
+    others = family.cells[~family.cells["point"].isin(plan.points)]
+    first = family.cells.iloc[0]
+    row: dict[str, Any] = dict.fromkeys(FIT_COLUMNS)
+    row.update(
+        fit_id=f"{family.name}/{plan.label}/{form}",
+        family=family.name,
+        domain=first["domain"],
+        axis=plan.axis,
+        form=form,
+        metric=METRIC,
+        loss_unit=first["loss_unit"],
+        protocol=" + ".join(family.protocols),
+        at=plan.at,
+        n_points=len(chosen),
+        n_runs=len(used),
+        level=level,
+        seed_sd=np.nan if family.noise.sd is None else family.noise.sd,
+        seed_dof=family.noise.dof,
+        resamples=int(settings["resamples"]),
+        cells_used=used["cell"].tolist(),
+        cells_left_out=family.unusable + [f"{cell}: {plan.why}" for cell in others["cell"]],
+        points=[f"{size}/n{number}" for size, number in zip(chosen["size"], chosen["num_samples"], strict=True)],
+    )
+    for end, values in zip("xy", axes.values(), strict=False):
+        row[f"{end}_min"], row[f"{end}_max"] = float(values.min()), float(values.max())
+    if len(family.protocols) > 1:
+        reason = Reason(
+            "mixed_protocols",
+            f"cells under {' and '.join(family.protocols)}",
+            "keep one protocol per family in a study; the others answer other questions",
+        )
+        return row | _unfitted([reason])
+    points = Points(axes, labels, chosen["loss"].to_numpy(float), chosen["runs"].to_numpy(float))
+    found = estimate(law, points, family.noise, family.draws.take(plan.points), level)
+    return row | _fitted(found, axes)
+
+
+def _unfitted(reasons: list[Reason]) -> dict[str, Any]:
+    lists: dict[str, Any] = {name: [] for name in ("notes", "residuals", "curve_x", "curve", "curve_low", "curve_high")}
+    return {"converged": False, "verdict": "refused", "reasons": [str(reason) for reason in reasons], **lists}
+
+
+def _fitted(found: Estimate, axes: Mapping[str, Array]) -> dict[str, Any]:
+    row = _unfitted(list(found.reasons)) | {"verdict": found.verdict, "notes": list(found.notes)}
+    if found.fit is None:
+        return row
+    row.update(
+        found.fit.parameters,
+        residual_rms=found.fit.residual_rms,
+        converged=found.fit.converged,
+        residuals=found.fit.residuals.tolist(),
+        lack_of_fit_p=found.lack_of_fit_p,
+    )
+    for name, (low, high) in found.intervals.items():
+        row[f"{name}_low"], row[f"{name}_high"] = low, high
+    if "x" in axes:
+        curve = found.curve(float(axes["x"].min()), float(axes["x"].max()))
+        names = ("curve_x", "curve", "curve_low", "curve_high")
+        row.update({name: values.tolist() for name, values in zip(names, curve, strict=True)})
+    return row
+
+
+def write(root: Path) -> None:
+    """Write tables/fits.parquet, tables/control_effects.parquet and tables/slopes.parquet of a gathered study."""
+    import pyarrow as pa
+
+    tables = Path(root) / "tables"
+    cells, controls, clusters = (
+        read_parquet(tables / f"{name}.parquet").to_pandas() for name in ("cells", "controls", "test_clusters")
+    )
+    settings = read_json(Path(root) / "config.json")["config"]["fits"]
+    kinds = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
+    kinds |= {f"list<{name}>": pa.list_(kind) for name, kind in kinds.items()}
+    for name, frame, columns in (
+        ("fits", fit_study(cells, clusters, controls, settings), FIT_COLUMNS),
+        ("control_effects", control_table(cells, controls), CONTROL_COLUMNS),
+        ("slopes", local_slopes(cells), SLOPE_COLUMNS),
+    ):
+        schema = pa.schema([(column, kinds[kind]) for column, kind in columns.items()])
+        write_parquet(tables / f"{name}.parquet", pa.Table.from_pandas(frame, schema=schema, preserve_index=False))

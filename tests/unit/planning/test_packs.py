@@ -1,0 +1,42 @@
+"""Packs hold every cell once, keep families apart, and finish together."""
+
+from __future__ import annotations
+
+import random
+
+from chemscale.planning.packs import estimated_seconds, packs
+from chemscale.study import load_study
+
+
+def test_every_cell_is_in_one_pack_of_its_family() -> None:
+    study = load_study("config.yaml")
+    cells = study.cells + study.controls
+    made = packs(cells)
+    assert sorted(cell.path for pack in made.values() for cell in pack) == sorted(cell.path for cell in cells)
+    for name, pack in made.items():
+        assert {cell.family for cell in pack} == {name.rpartition("-")[0]}
+
+
+def test_packs_do_not_depend_on_the_order_of_cells() -> None:
+    cells = load_study("config.yaml").cells
+    shuffled = list(cells)
+    random.Random(0).shuffle(shuffled)
+    assert packs(shuffled) == packs(cells)
+
+
+def test_packs_are_balanced_and_short() -> None:
+    cells = [cell for cell in load_study("config.yaml").cells if cell.family == "chemgpt"]
+    made = packs(cells, seconds=60)
+    loads = [sum(map(estimated_seconds, pack)) for pack in made.values()]
+    dearest = max(map(estimated_seconds, cells))
+    assert max(loads) - min(loads) <= dearest
+    assert max(loads) <= 60 + dearest
+    for pack in made.values():
+        costs = [estimated_seconds(cell) for cell in pack]
+        assert costs == sorted(costs, reverse=True)
+
+
+def test_a_cell_longer_than_a_pack_is_alone() -> None:
+    cells = load_study("config.yaml").cells[:5]
+    assert sorted(map(len, packs(cells, seconds=1e-3).values())) == [1] * 5
+    assert packs([]) == {}

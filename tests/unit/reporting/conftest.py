@@ -1,0 +1,213 @@
+"""A small study with planted laws, gathered and fitted by the package's own stages, ready to be reported."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+
+from chemscale.grid import Cell, protocol_label
+from chemscale.io import write_json, write_parquet
+from chemscale.records import gather_study, write_metrics
+from chemscale.reporting.figures import draw_all
+from chemscale.reporting.tables import write as write_data_table
+from chemscale.scaling.study_fits import write as write_fits
+from chemscale.study import load_study
+
+CONFIG = """
+study: planted
+data:
+  molecules: {kind: molecules, source: chemicals, validation: 0.02, test: 0.04}
+  conformers: {kind: conformers, num_molecules: 200, frames_per_molecule: 10, validation: 0.1, test: 0.2}
+families:
+  chemgpt:
+    data: molecules
+    protocol: {kind: equal_steps, steps: 900}
+    training: {batch_tokens: 512, learning_rate: {at_reference: 0.008, reference: 32, power: -0.8}}
+    sizes:
+      w8: {layers: 2, width: 8, heads: 1}
+      w16: {layers: 2, width: 16, heads: 2}
+      w40: {layers: 2, width: 40, heads: 5}
+    grid:
+      - {sizes: [w8, w16, w40], num_samples: [250, 500, 1000, 2000, 4000, 8000]}
+      - {sizes: [w8, w40], num_samples: [250, 8000], seeds: [1, 2]}
+  schnet: &potential
+    data: conformers
+    protocol: {kind: equal_steps, steps: 1200}
+    training: {batch_frames: 4, learning_rate: {at_reference: 0.005, reference: 32, power: 0.0}}
+    sizes:
+      w16: {width: 16, interactions: 3, num_radial: 20, cutoff: 5.0}
+      w64: {width: 64, interactions: 3, num_radial: 20, cutoff: 5.0}
+    grid: [{sizes: [w16, w64], num_samples: [64, 256, 1024]}]
+  painn:
+    <<: *potential
+    sizes:
+      w8: {width: 8, interactions: 3, num_radial: 20, cutoff: 5.0}
+      w32: {width: 32, interactions: 3, num_radial: 20, cutoff: 5.0}
+    grid:
+      - {sizes: [w8, w32], num_samples: [64, 256, 1024]}
+      - {sizes: [w32], num_samples: [64, 1024], seeds: [1, 2]}
+controls:
+  chemgpt_more_steps:
+    family: chemgpt
+    protocol: {kind: equal_steps, steps: 1800}
+    grid: [{sizes: [w40], num_samples: [250, 8000]}]
+fits: {level: 0.9, resamples: 60, seed: 0}
+waived: [cells/painn/w8/n64/seed0]
+"""
+# E, A, alpha, B, beta of the planted joint law
+LAWS = {
+    "chemgpt": (0.9, 9.0, 0.45, 60.0, 0.45),
+    "schnet": (20.0, 3000.0, 0.35, 900.0, 0.3),
+    "painn": (10.0, 2500.0, 0.35, 900.0, 0.35),
+}
+
+
+def metrics_of(cell: Cell, random: np.random.Generator) -> dict[str, Any]:
+    """The record of a cell whose loss follows its family's planted law with noise of 0.6 %."""
+    language = cell.domain == "language"
+    width = cell.knobs["width"]
+    params = 24 * width**2 + 22 * width if language else 9 * width**2 + 40 * width
+    unique = cell.num_samples * 28 if language else cell.num_samples
+    steps = cell.protocol["steps"]
+    floor, a, alpha, b, beta = LAWS[cell.family]
+    loss = (floor + a * params**-alpha + b * unique**-beta) * math.exp(0.006 * random.standard_normal())
+    seen = steps * (512 if language else 4)
+    values: dict[str, Any] = {
+        "schema_version": 1,
+        "status": "done",
+        "study": cell.study,
+        "domain": cell.domain,
+        "family": cell.family,
+        "size": cell.size,
+        "num_samples": cell.num_samples,
+        "seed": cell.seed,
+        "control": cell.control,
+        "protocol": protocol_label(cell.protocol),
+        "learning_rate": cell.training["learning_rate"],
+        "num_params": params + 600 * width,
+        "num_params_non_embedding": params,
+        "samples_seen": steps * 4,
+        "tokens_seen": seen if language else None,
+        "tokens_unique": unique if language else None,
+        "frames_seen": None if language else seen,
+        "frames_unique": None if language else unique,
+        "flops_6n": 6 * params * seen if language else None,
+        "flops_attention": params * seen if language else None,
+        "flops_full": 7 * params * seen,
+        "epochs": seen / unique,
+        "steps": steps,
+        "best_step": steps,
+        "val_loss": loss * 1.01,
+        "test_loss": loss,
+        "loss_unit": "nats per token" if language else "meV/angstrom per force component",
+        **{f"{name}_digest": "0" * 64 for name in ("config", "data", "subset", "val", "test", "code")},
+        "test_metrics": {} if language else {"force_rmse": loss * 1.4, "energy_mae": loss / 9},
+    }
+    reasons = {name: "does not apply" for name, value in values.items() if value is None}
+    return values | {"reasons": reasons}
+
+
+def build(root: Path, study: dict[str, Any], scale: float = 1.0) -> None:
+    """Write the folder of a finished study into `root`: records, tables and the audit's verdicts.
+
+    `scale` flattens the laws towards a constant loss: 0 leaves nothing to be fitted.
+    """
+    random = np.random.default_rng(0)
+    write_json(root / "config.json", study)
+    for values in study["cells"] + study["controls"]:
+        cell = Cell.from_dict(values)
+        metrics = metrics_of(cell, random)
+        for name in ("test_loss", "val_loss"):
+            metrics[name] = metrics[name] ** scale
+        if cell.path in study["waived"]:
+            failure = {"reason": "TrainingError: loss is nan at step 7 <b>&", "attempts": 2, "time": "2026-01-01"}
+            write_json(root / cell.path / "checkpoint" / "failure.json", failure)
+            continue
+        write_metrics(root / cell.path / "metrics.json", metrics)
+        write_json(
+            root / cell.path / "provenance.json",
+            {
+                "started": "2026-01-01T10:00:00.000+00:00",
+                "finished": "2026-01-01T10:00:05.000+00:00",
+                "wall_s": 4.25,
+                "device_s": None,
+                "energy_kwh": None,
+                "peak_memory_bytes": 412_000_000,
+                "attempts": 1,
+                "machine": {"processor": "A Processor", "cores": 2, "memory_bytes": 8_000_000_000, "system": "Linux"},
+                "versions": {"python": "3.11.7", "torch": "2.13.0"},
+                "repository": {"commit": "c0ffee", "changed": False},
+            },
+        )
+        share = np.array([0.9, 1.1])
+        write_parquet(
+            root / cell.path / "test_clusters.parquet",
+            pa.table(
+                {
+                    "cluster": ["aa", "bb"],
+                    "loss_sum": metrics["test_loss"] * share * 500,
+                    "count": np.array([500, 500], np.int64),
+                }
+            ),
+        )
+    for name, data in study["data"].items():
+        unit = "tokens" if data["domain"] == "language" else "frames"
+        splits = {
+            split: {"rows": rows, "groups": rows // 2, unit: rows * 3, "digest": "d" * 64}
+            for split, rows in (("train", 9000), ("validation", 200), ("test", 400))
+        }
+        manifest = {
+            "schema_version": 1,
+            "name": data["key"],
+            "domain": data["domain"],
+            "source": {
+                "name": data["source"],
+                "version": "1.5.2",
+                "sha256": "a" * 64,
+                "licence": "MIT",
+                "citation": "A. Author, doi:10.1000/x",
+            },
+            "shards": [],
+            "rows_in": 10_000,
+            "rows_kept": 9600,
+            "rejected": {"too_long": 390, "unparsable": 10} if unit == "tokens" else {"no_minimum": 400},
+            "splits": splits,
+            "tokenizer_digest": "b" * 64 if unit == "tokens" else None,
+            "digest": "c" * 64,
+            "settings": study["config"]["data"][name],
+        }
+        write_json(root / "data" / name / "manifest.json", manifest)
+    checks = [{"name": "cells", "proves": "the table follows from the records", "verdict": "ok", "evidence": "all cells"}]
+    for name in ("records", "audit"):
+        write_json(root / "audit" / f"{name}.json", {"verdict": "ok", "checks": checks})
+    gather_study(root)
+    write_fits(root)
+    write_data_table(root)
+
+
+def resolved(folder: Path, change: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
+    """The resolved planted study, after `change` was made to its config."""
+    config = yaml.safe_load(CONFIG)
+    if change:
+        change(config)
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return load_study(path).resolved()
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of a planted study with figures and page; nobody changes it."""
+    folder = tmp_path_factory.mktemp("planted")
+    root = folder / "results" / "planted"
+    build(root, resolved(folder))
+    draw_all(root)
+    write_page(root)
+    return root

@@ -1,0 +1,119 @@
+"""What `make run` measures, records and prints."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pytest
+import run_study
+
+from chemscale.io import write_json, write_parquet
+from chemscale.study import load_study
+
+if TYPE_CHECKING:
+    from conftest import Tree
+
+
+def test_peak_memory_counts_descendants() -> None:
+    held = 300_000_000
+    code = f"import time; block = b'x' * {held}; time.sleep(1.0)"
+    with run_study.peak_memory(interval=0.05) as without:
+        time.sleep(0.2)
+    with run_study.peak_memory(interval=0.05) as peak:
+        # a child of a child: the workflow's jobs are grandchildren
+        command = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}], check=True)"
+        subprocess.run([sys.executable, "-c", command], check=True)
+    assert held < peak[0] - without[0] < 1.3 * held
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    config = Path("config.yaml").resolve().read_text()
+    (tmp_path / "config.yaml").write_text(config)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_record_replaces_its_own_rows_and_keeps_others(workplace: Path) -> None:
+    study = load_study("config.yaml")
+    run_study.record(study, 2, 700.0, 2_000_000_000)
+    rows = json.loads(run_study.BENCHMARK.read_text())
+    write_json(run_study.BENCHMARK, [*rows, {"what": "make run", "case": "another"}])
+    run_study.record(study, 2, 650.04, 1_900_000_000)
+    rows = json.loads(run_study.BENCHMARK.read_text())
+    assert [(row["what"], row["case"]) for row in rows] == [
+        ("make run", "another"),
+        ("make run", "quickstart"),
+        ("make run peak memory", "quickstart"),
+    ]
+    keys = "what case peer ours theirs unit ratio ratio_min ratio_max target repeats settings machine versions"
+    assert set(rows[1]) == set(keys.split())
+    assert (rows[1]["ours"], rows[1]["unit"]) == (650.0, "s")
+    assert (rows[2]["ours"], rows[2]["unit"]) == (1.9, "GB")
+    assert rows[1]["peer"] is rows[1]["ratio"] is None
+
+
+def test_a_run_with_anything_done_is_not_from_nothing(workplace: Path) -> None:
+    study = load_study("config.yaml")
+    assert run_study.from_nothing(study)
+    manifest = study.data_folder("molecules") / "manifest.json"
+    write_json(manifest, {})
+    assert not run_study.from_nothing(study)
+    manifest.unlink()
+    write_json(study.controls[0].folder(study.root) / "metrics.json", {})
+    assert not run_study.from_nothing(study)
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("ok", 0), ("failed", 1)])
+def test_the_summary_prints_accepted_exponents_alone(
+    workplace: Path, capsys: pytest.CaptureFixture[str], verdict: str, code: int
+) -> None:
+    common = {
+        "metric": "test_loss",
+        "protocol": "equal_steps(900)",
+        "alpha": None,
+        "alpha_low": None,
+        "alpha_high": None,
+    }
+    fits = [
+        {"fit_id": "chemgpt/L(N)/offset", "verdict": "accepted", "beta": 0.41, "beta_low": 0.36, "beta_high": 0.46},
+        {"fit_id": "painn/L(D)/offset", "verdict": "refused", "beta": 0.9, "beta_low": 0.1, "beta_high": 2.0},
+    ]
+    study = load_study("config.yaml")
+    write_parquet(study.root / "tables/fits.parquet", pa.Table.from_pylist([{**common, **fit} for fit in fits]))
+    write_json(study.root / "audit/audit.json", {"verdict": verdict})
+    assert run_study.summary(study) == code
+    printed = capsys.readouterr().out
+    assert "results/quickstart/report/index.html" in printed
+    assert "chemgpt/L(N)/offset: beta = 0.410 [0.360, 0.460], test_loss, equal_steps(900)" in printed
+    assert "painn" not in printed
+    assert printed.rstrip().endswith(f"audit: {verdict}")
+
+
+@pytest.mark.slow
+def test_the_smoke_study_ends_with_its_report_and_verdict(smoke_tree: Tree) -> None:
+    printed = (smoke_tree.path / "output.txt").read_text()
+    study = load_study(smoke_tree.path / "tests/smoke.yaml")
+    for cell in study.cells + study.controls:
+        assert f"done {cell.path}: test loss" in printed
+    assert "report: results/smoke/report/index.html" in printed
+    assert printed.rstrip().endswith("audit: ok")
+    rows = json.loads((smoke_tree.path / "results/benchmarks/workflow.json").read_text())
+    assert {row["case"] for row in rows} >= {"smoke"}
+
+
+@pytest.mark.slow
+def test_a_second_run_does_nothing_anew(finished: Tree) -> None:
+    before = (finished.path / "results/benchmarks/workflow.json").read_bytes()
+    done = finished.run("workflow/run_study.py", "--configfile", "tests/smoke.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "started" not in done.stdout
+    assert "done cells" not in done.stdout
+    assert done.stdout.rstrip().endswith("audit: ok")
+    assert (finished.path / "results/benchmarks/workflow.json").read_bytes() == before
