@@ -62,7 +62,7 @@ def prepare(section: dict[str, Any], folder: Path, workers: int, log: logging.Lo
 
     molecules = choose(section, sources.chemicals())
     tasks = [(molecule, section) for molecule in molecules]
-    prepare_frames(sample, tasks, section, folder, workers, log)
+    prepare_frames(sample, tasks, section, folder, workers, log, sources.record({"source": section["molecules_from"]}))
 
 
 def choose(section: dict[str, Any], compounds: Iterable[tuple[int, str]]) -> list[Molecule]:

@@ -87,8 +87,11 @@ def prepare_frames(
     folder: Path,
     workers: int,
     log: logging.Logger | None,
+    origin: dict[str, Any] | None = None,
 ) -> None:
     """Run `make` for every task in `workers` processes, then write shards and manifest, the manifest last.
+
+    `origin` is the record of the source of the molecules, where that is not the section itself.
 
     Raises:
         DataError: more rows than the section's `max_reject_share` are rejected, or two rows are one and the same.
@@ -116,7 +119,7 @@ def prepare_frames(
         folder,
         name=folder.name,
         domain="potentials",
-        source=source_record(),
+        source=source_record() | ({"molecules": origin} if origin else {}),
         settings=settings,
         shards=write_shards(folder, rows, FRAMES_SCHEMA, section["rows_per_shard"]),
         rejected=rejected,

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import types
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -36,9 +37,10 @@ def ordered_map(function: Callable[[Task], Result], tasks: Sequence[Task], worke
     pool = ProcessPoolExecutor(max(1, min(workers, len(tasks))), mp_context=context, initializer=_end_with_parent)
     try:
         with _workers_environment():
-            futures: list[Future[Result]] = [pool.submit(function, task) for task in tasks]
-        for future in futures:
-            yield future.result()
+            futures: deque[Future[Result]] = deque(pool.submit(function, task) for task in tasks)
+        # a result that was handed on is not kept
+        while futures:
+            yield futures.popleft().result()
     except BrokenProcessPool:
         raise ChemscaleError(
             f"a worker process of {function.__module__} was killed, perhaps for want of memory; use fewer workers"

@@ -10,17 +10,26 @@ from chemscale.families import FAMILIES, LANGUAGE
 from chemscale.provenance import code_digest
 
 STAGES: dict[str, tuple[str, ...]] = {
-    "molecules": ("data/molecules", "data/sources"),
-    "tokenize": ("data/shards", "data/subsets", "data/tokenizer"),
-    "frames": ("data/molecules", "data/shards", "data/sources", "data/subsets", "data/trajectories"),
+    "molecules": ("data/molecules", "data/pool", "data/sources"),
+    "tokenize": ("data/molecules", "data/shards", "data/subsets", "data/tokenizer"),
+    "frames": (
+        "data/conformers",
+        "data/frames",
+        "data/pool",
+        "data/shards",
+        "data/sources",
+        "data/subsets",
+        "data/trajectories",
+        "data/xtb",
+    ),
     "subset": ("data/subsets",),
     "passport": ("data/passport",),
-    "plan": ("cost", "planning/plan"),
+    "plan": ("cost", "planning/packs", "planning/plan"),
     "gather": ("records",),
     "fits": ("scaling",),
     "tables": ("reporting/tables",),
-    "figures": ("reporting/figures",),
-    "report": ("reporting/page", "units"),
+    "figures": ("reporting/axes", "reporting/figures", "reporting/results"),
+    "report": ("reporting", "units"),
     "audit": ("audit",),
 }
 _TRAINING = (
@@ -33,14 +42,15 @@ _TRAINING = (
     "records",
     "training/checkpoint",
     "training/engine",
+    "training/job",
     "training/metrics",
     "training/run",
     "training/sampler",
     "training/schedule",
 )
 _DOMAINS = {
-    "language": ("evaluation/lm", "training/lm"),
-    "potentials": ("evaluation/potential", "models/potential", "training/potential", "data/neighbours"),
+    "language": ("data/tokenizer", "training/lm"),
+    "potentials": ("data/neighbours", "models/potential", "models/radial", "training/potential"),
 }
 
 

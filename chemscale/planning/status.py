@@ -54,10 +54,11 @@ def study_status(study: Study) -> dict[str, Any]:
         cells.append({"cell": cell.path, "state": state, "reason": reason, "waived": cell.path in study.waived})
     counts = Counter(entry["state"] for entry in cells)
     failed = [f"{study.root}/{entry['cell']}/metrics.json" for entry in cells if entry["state"] == "failed"]
+    # --configfile takes all words up to the next option, so that it can't stand before the targets
     config = "" if study.path == Path("config.yaml") else f"--configfile {study.path} "
     return {
         "study": study.name,
         "counts": {state: counts[state] for state in STATES},
         "cells": cells,
-        "rerun": f"snakemake --cores all --keep-going {config}{' '.join(failed)}" if failed else None,
+        "rerun": f"snakemake {config}--keep-going --cores all {' '.join(failed)}" if failed else None,
     }

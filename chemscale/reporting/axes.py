@@ -98,7 +98,9 @@ def save(folder: Path, name: str, draw: Callable[[Axes], None], legend_columns: 
             figure.legend(handles, labels, loc="outside lower left", ncols=legend_columns, columnspacing=1.2)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-        write_text(folder / f"{name}.svg", buffer.getvalue())
+        # text is left to the reader's fonts; without a generic family, one who lacks the first is given a serif
+        text = buffer.getvalue().replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
+        write_text(folder / f"{name}.svg", text)
         with atomic_path(folder / f"{name}.png") as temporary:
             figure.savefig(temporary, format="png", dpi=160, metadata={"Software": None})
 
@@ -122,7 +124,7 @@ def log_ticks(low: float, high: float, most: int) -> list[float]:
     return best
 
 
-def amount(value: float, _position: int | None = None) -> str:
+def amount(value: float, _position: float = 0) -> str:
     """A count in short: 250, 8k, 1.5M."""
     for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= factor:
@@ -130,7 +132,7 @@ def amount(value: float, _position: int | None = None) -> str:
     return f"{value:g}"
 
 
-def power_of_ten(value: float, _position: int | None = None) -> str:
+def power_of_ten(value: float, _position: float = 0) -> str:
     """A large number with its power of ten: 3·10¹²."""
     exponent = math.floor(math.log10(value) + 1e-9)
     mantissa = f"{value / 10.0**exponent:.3g}"
@@ -138,17 +140,18 @@ def power_of_ten(value: float, _position: int | None = None) -> str:
     return power if mantissa == "1" else f"{mantissa}·{power}"
 
 
-def plain(value: float, _position: int | None = None) -> str:
+def plain(value: float, _position: float = 0) -> str:
     """A number as it is."""
     return f"{value:g}"
 
 
-def log_axis(axis: Axis, values: list[float], label: str, form: Callable[..., str] = plain, most: int = 7) -> None:
-    """Make an axis logarithmic over positive `values` with a margin, labelled ticks and finer ones without labels."""
-    low, high = min(values), max(values)
+def log_axis(axis: Axis, label: str, form: Callable[[float, float], str] = plain, most: int = 7) -> None:
+    """Make an axis logarithmic over all that is drawn, with a margin, labelled ticks and finer ones without labels."""
+    axes = axis.axes
+    limits = axes.dataLim.intervalx if axis is axes.xaxis else axes.dataLim.intervaly
+    low, high = float(limits[0]), float(limits[1])
     margin = max((high / low) ** 0.06, 1.03)
     low, high = low / margin, high * margin
-    axes = axis.axes
     if axis is axes.xaxis:
         axes.set_xscale("log")
         axes.set_xlim(low, high)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -25,7 +26,12 @@ from chemscale.reporting.results import (
     preferred,
 )
 
-FORM_WORDS = {"power": "power law", "offset": "law with floor E", "joint_power": "without floor", "joint": "with floor E"}
+FORM_WORDS = {
+    "power": "power law",
+    "offset": "law with floor E",
+    "joint_power": "joint power law",
+    "joint": "joint law with floor E",
+}
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,7 @@ def _family_plots(family: FamilyResults) -> Iterator[Plot]:
             f"{name}_joint_residuals",
             name,
             f"{title}: residuals of the joint fit, L(N, D)",
-            f"How far each design point lies above (positive) or below the fit {FORM_WORDS[fit['form']]} ({verdict}). "
+            f"How far each design point lies above (positive) or below the {FORM_WORDS[fit['form']]} ({verdict}). "
             "The grey band is two spreads between seeds: a good fit leaves a patternless cloud of about that width.",
             lambda axes: _draw_residuals(axes, family, fit),
         )
@@ -145,29 +151,34 @@ def _family_plots(family: FamilyResults) -> Iterator[Plot]:
 # --- what the plots share ---------------------------------------------------------------------------------------------
 
 
-def _means(cells: Sequence[Row], column: str) -> dict[float, float]:
-    """Mean loss over seeds by the mean of `column`, for design points of one size; by rising value."""
-    groups: dict[int, list[Row]] = {}
+def _means(cells: Sequence[Row], column: str) -> tuple[list[float], list[float]]:
+    """Means over seeds of `column` and loss, a pair of lists with an entry per design point; by rising value."""
+    groups: dict[tuple[str, int], list[Row]] = {}
     for cell in cells:
-        groups.setdefault(cell["num_samples"], []).append(cell)
-    points = {
-        math.fsum(cell[column] for cell in group) / len(group): math.fsum(c["test_loss"] for c in group) / len(group)
-        for group in groups.values()
-    }
-    return dict(sorted(points.items()))
+        groups.setdefault((cell["size"], cell["num_samples"]), []).append(cell)
+    points = sorted((_mean(group, column), _mean(group, "test_loss")) for group in groups.values())
+    return [x for x, _ in points], [loss for _, loss in points]
+
+
+def _point(cell: Row) -> str:
+    """The name of a cell's design point, as `points` in the table of fits has it."""
+    return f"{cell['size']}/n{cell['num_samples']}"
+
+
+def _mean(cells: Sequence[Row], column: str) -> float:
+    return math.fsum(cell[column] for cell in cells) / len(cells)
 
 
 def _points(axes: Axes, cells: Sequence[Row], column: str, index: int, label: str, line: bool = False) -> None:
     """Runs as open markers, their means over seeds as filled ones."""
-    means = _means(cells, column)
-    runs = {"marker": marker(index), "linestyle": "none", "color": colour(index)}
+    runs: dict[str, Any] = {"marker": marker(index), "linestyle": "none", "color": colour(index)}
     axes.plot(
         [cell[column] for cell in cells],
         [cell["test_loss"] for cell in cells],
         **(runs | {"markersize": 4.5, "markerfacecolor": PAPER, "markeredgewidth": 0.9, "zorder": 3}),
     )
     style = runs | {"linestyle": ":", "linewidth": 1.0} if line else runs
-    axes.plot(list(means), list(means.values()), **(style | {"markersize": 6, "label": label, "zorder": 4}))
+    axes.plot(*_means(cells, column), **(style | {"markersize": 6, "label": label, "zorder": 4}))
 
 
 def _law(axes: Axes, fit: Row, index: int, dashed: bool = False, label: str | None = None) -> None:
@@ -181,17 +192,17 @@ def _law(axes: Axes, fit: Row, index: int, dashed: bool = False, label: str | No
         axes.fill_between(x, low, high, color=colour(index), alpha=0.16, linewidth=0, zorder=1)
 
 
-def _words(fits: Sequence[Row]) -> str:
-    """What the legend says of the fits to one series."""
+def _label(series: str, fits: Sequence[Row]) -> str:
+    """A series and what became of the fits to it, for the legend."""
     chosen = preferred(fits)
     if chosen is not None:
-        return FORM_WORDS[chosen["form"]]
-    return "law refused" if fits else "no law asked"
+        return f"{series}: {FORM_WORDS[chosen['form']]}"
+    return f"{series}: law refused" if fits else series
 
 
-def _loss_axis(axes: Axes, family: FamilyResults, cells: Sequence[Row]) -> None:
-    unit = family.unit
-    log_axis(axes.yaxis, [cell["test_loss"] for cell in cells], f"{family.loss_name} ({unit})" if unit else "test loss")
+def _loss_axis(axes: Axes, family: FamilyResults) -> None:
+    unit = family.unit.removesuffix(" per force component").replace("angstrom", "Å")
+    log_axis(axes.yaxis, f"{family.loss_name} ({unit})")
 
 
 def _data_label(family: FamilyResults) -> str:
@@ -207,43 +218,39 @@ def _draw_data(axes: Axes, family: FamilyResults) -> None:
     for index, size in enumerate(family.sizes):
         cells = [cell for cell in family.cells if cell["size"] == size]
         fits = family.fits_along("D", f"size={size}")
-        _points(axes, cells, column, index, f"{size}: {_words(fits)}")
+        _points(axes, cells, column, index, _label(size, fits))
         if chosen := preferred(fits):
             _law(axes, chosen, index)
-    log_axis(axes.xaxis, [cell[column] for cell in family.cells], _data_label(family), amount)
-    _loss_axis(axes, family, family.cells)
+    log_axis(axes.xaxis, _data_label(family), amount)
+    _loss_axis(axes, family)
 
 
 def _draw_parameters(axes: Axes, families: Sequence[FamilyResults]) -> None:
     axes.set_title("Loss against parameters")
-    shown: list[Row] = []
-    column = "num_params_non_embedding"
+    column = families[0].columns["N"]
     for index, family in enumerate(families):
         largest = max(cell["num_samples"] for cell in family.cells)
         cells = [cell for cell in family.cells if cell["num_samples"] == largest]
-        shown += cells
-        # the subset is one; what a series of design points differs in is the size
-        for at, size in enumerate(family.sizes):
-            mine = [cell for cell in cells if cell["size"] == size]
-            if mine:
-                _points(axes, mine, column, index, f"{family.title}, {largest:,} {family.samples}" if at == 0 else "_")
-        for fit in family.main_fits("N"):
-            words, other = FORM_WORDS[fit["form"]], fit is not preferred(family.main_fits("N"))
-            if not accepted(fit):
+        fits = family.main_fits("N")
+        if len(families) > 1:
+            _points(axes, cells, column, index, _label(family.title, fits))
+            if chosen := preferred(fits):
+                _law(axes, chosen, index)
+            continue
+        _points(axes, cells, column, index, "all sizes")
+        for number, fit in enumerate(fits, 1):
+            words = FORM_WORDS[fit["form"]]
+            if accepted(fit):
+                _law(axes, fit, number, dashed=number > 1, label=words)
+            else:
                 axes.plot([], [], linestyle="none", label=f"{words}: refused")
-            elif len(families) == 1:
-                _law(axes, fit, int(other), other, words)
-            elif not other:
-                _law(axes, fit, index, label=f"{family.title}: {words}")
-    log_axis(axes.xaxis, [cell[column] for cell in shown], "N: non-embedding parameters", amount)
-    _loss_axis(axes, families[0], shown)
+    log_axis(axes.xaxis, "N: non-embedding parameters", amount)
+    _loss_axis(axes, families[0])
 
 
 def _draw_residuals(axes: Axes, family: FamilyResults, fit: Row) -> None:
     axes.set_title("Residuals of the joint fit")
-    by_point: dict[str, float] = {}
-    for cell in family.cells:
-        by_point[f"{cell['size']}/n{cell['num_samples']}"] = cell[family.columns["D"]]
+    by_point: dict[str, float] = {_point(cell): cell[family.columns["D"]] for cell in family.cells}
     if fit.has("seed_sd") and not math.isnan(fit["seed_sd"]):
         spread = 200 * fit["seed_sd"]
         axes.axhspan(-spread, spread, color=INK, alpha=0.08, linewidth=0)
@@ -260,7 +267,7 @@ def _draw_residuals(axes: Axes, family: FamilyResults, fit: Row) -> None:
             linestyle=":",
             label=size,
         )
-    log_axis(axes.xaxis, [by_point[point] for point in fit["points"]], _data_label(family), amount)
+    log_axis(axes.xaxis, _data_label(family), amount)
     axes.set_ylabel("log residual of the test loss (%)")
     axes.grid(True, which="major")
 
@@ -272,31 +279,22 @@ def _draw_compute(axes: Axes, family: FamilyResults) -> None:
         _points(axes, [cell for cell in family.cells if cell["size"] == size], column, index, size)
     fits = family.fits_along("C")
     chosen = preferred(fits)
-    # the frontier is the one that the fit used; its points are design points, a mean over seeds each
-    names = set(fits[0]["points"]) if fits else set()
-    ringed = []
-    for size in family.sizes:
-        for number in sorted({cell["num_samples"] for cell in family.cells}):
-            if f"{size}/n{number}" in names:
-                cells = [cell for cell in family.cells if cell["size"] == size and cell["num_samples"] == number]
-                ringed += list(_means(cells, column).items())
+    # the frontier is the one that the fits used
+    ringed = [cell for cell in family.cells if fits and _point(cell) in fits[0]["points"]]
     if ringed:
-        axes.plot(
-            *zip(*ringed, strict=True), marker="o", markersize=12, markerfacecolor="none", markeredgecolor=INK,
-            linestyle="none", label="frontier",
-        )  # fmt: skip
+        ring: dict[str, Any] = {"marker": "o", "markersize": 12, "markerfacecolor": "none", "markeredgecolor": INK, "linestyle": "none"}
+        axes.plot(*_means(ringed, column), label="frontier", **ring)
     if chosen:
         _law(axes, chosen, 1, label=FORM_WORDS[chosen["form"]])
     elif fits:
         axes.plot([], [], linestyle="none", label="laws refused")
-    log_axis(axes.xaxis, [cell[column] for cell in family.cells], "C: training FLOPs", power_of_ten, 5)
-    _loss_axis(axes, family, family.cells)
+    log_axis(axes.xaxis, "C: training FLOPs", power_of_ten, 5)
+    _loss_axis(axes, family)
 
 
 def _draw_control(axes: Axes, family: FamilyResults) -> None:
     axes.set_title("The grid against its controls")
     column = family.columns["D"]
-    shown: list[Row] = []
     series: dict[tuple[str, str], list[Row]] = {}
     for control in family.controls:
         series.setdefault((control["size"], control["protocol"]), []).append(control)
@@ -309,10 +307,9 @@ def _draw_control(axes: Axes, family: FamilyResults) -> None:
         for label, rows in ((f"grid, {size}, {family.protocol}", grid), *others.items()):
             text = label if rows is grid else f"control, {size}, {label}"
             _points(axes, rows, column, index, text, line=True)
-            shown += rows
             index += 1
-    log_axis(axes.xaxis, [cell[column] for cell in shown], _data_label(family), amount)
-    _loss_axis(axes, family, shown)
+    log_axis(axes.xaxis, _data_label(family), amount)
+    _loss_axis(axes, family)
 
 
 def _draw_effects(axes: Axes, results: Results, effects: Sequence[Row]) -> None:
@@ -357,14 +354,12 @@ def _equal_sizes(families: Sequence[FamilyResults]) -> list[str]:
 
 def _draw_compared_data(axes: Axes, families: Sequence[FamilyResults], sizes: Sequence[str]) -> None:
     axes.set_title("Loss against data at about equal N")
-    shown: list[Row] = []
     column = families[0].columns["D"]
     for index, (family, size) in enumerate(zip(families, sizes, strict=True)):
         cells = [cell for cell in family.cells if cell["size"] == size]
-        shown += cells
         fits = family.fits_along("D", f"size={size}")
-        _points(axes, cells, column, index, f"{family.title} {size}: {_words(fits)}")
+        _points(axes, cells, column, index, _label(f"{family.title} {size}", fits))
         if chosen := preferred(fits):
             _law(axes, chosen, index)
-    log_axis(axes.xaxis, [cell[column] for cell in shown], _data_label(families[0]), amount)
-    _loss_axis(axes, families[0], shown)
+    log_axis(axes.xaxis, _data_label(families[0]), amount)
+    _loss_axis(axes, families[0])

@@ -10,7 +10,7 @@ from typing import Any
 
 from chemscale.errors import RecordError
 from chemscale.families import FAMILIES, LANGUAGE
-from chemscale.grid import Cell, protocol_label
+from chemscale.grid import protocol_label
 from chemscale.io import read_json, read_parquet
 from chemscale.records import METRIC_FIELDS
 
@@ -124,18 +124,16 @@ class FamilyResults:
 
     def main_fits(self, axis: str) -> list[Row]:
         """The fits along an axis that the page speaks of first: at the largest subset, size, or on the whole grid."""
-        fits = self.fits_along(axis)
-        if axis in ("N", "D"):
-            held = "num_samples" if axis == "N" else "size"
-            values = {fit["at"]: _held(fit["at"], held) for fit in fits}
-            known = [at for at, value in values.items() if value is not None]
+        fits, sizes = self.fits_along(axis), self.sizes
+
+        def rank(fit: Row) -> int:
             if axis == "N":
-                fits = [fit for fit in fits if known and fit["at"] == max(known, key=lambda at: int(values[at] or 0))]
-            else:
-                order = self.sizes
-                known = [at for at in known if values[at] in order]
-                fits = [fit for fit in fits if known and fit["at"] == max(known, key=lambda at: order.index(values[at]))]
-        return fits
+                return int(_held(fit["at"], "num_samples") or 0)
+            size = _held(fit["at"], "size") if axis == "D" else None
+            return sizes.index(size) if size in sizes else -1
+
+        best = max(map(rank, fits), default=-1)
+        return [fit for fit in fits if rank(fit) == best]
 
     def main_effect(self) -> Row | None:
         """The comparison of the smallest and the largest subset at equal steps, of the grid's largest size."""
@@ -211,8 +209,3 @@ def load_results(root: Path) -> Results:
         if study["config"]["families"].get(name) is not None
     ]
     return Results(root, study, families)
-
-
-def cell_paths(cells: Sequence[dict[str, Any]]) -> list[str]:
-    """The paths of cells in their JSON form."""
-    return [Cell.from_dict(values).path for values in cells]

@@ -28,5 +28,6 @@ def summary(root: Path) -> str:
         lines.append(f"  {refused} of {len(fits)} fits refused; the report says why")
     audit = read_json(root / "audit" / "audit.json")
     failed = [check["name"] for check in audit["checks"] if check["verdict"] != "ok"]
-    lines.append("audit: ok" if audit["verdict"] == "ok" else f"audit: failed ({', '.join(failed) or 'no check named'})")
+    verdict = "ok" if audit["verdict"] == "ok" else f"failed ({', '.join(failed) or 'no check is named'})"
+    lines.append(f"audit: {verdict}")
     return "\n".join(lines)

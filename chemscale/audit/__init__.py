@@ -1,0 +1,1 @@
+"""Whether every number of a finished study follows from its raw records."""

@@ -1,0 +1,133 @@
+"""What every cell of a study will take, before anything runs: size, data, FLOPs, memory and time.
+
+The plan reads the config alone, neither data nor fits, so that it can be kept beside what then happened. Amounts that
+only data can tell are nominal (`NOMINAL`): the means of the default data sets. Times are for the machine on which the
+rates of `planning/packs.py` were measured, good to a factor of two.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from chemscale.cost.flops import language_flops, potential_flops
+from chemscale.cost.memory import peak_bytes
+from chemscale.cost.parameters import count
+from chemscale.families import LANGUAGE
+from chemscale.grid import Cell, protocol_label
+from chemscale.io import write_parquet
+from chemscale.planning.packs import SYMBOLS_PER_MOLECULE, estimated_seconds
+from chemscale.study import Study, load_study
+from chemscale.units import format_number
+
+# Means of the quickstart's data: vocabulary of the identifier table, atoms and directed edges within 5 angstrom of a
+# conformer of 2 to 5 heavy atoms.
+NOMINAL = {"vocabulary": 600, "tokens_per_molecule": SYMBOLS_PER_MOLECULE, "atoms_per_frame": 10, "edges_per_frame": 100}
+
+
+def plan_cell(cell: Cell) -> dict[str, Any]:
+    """The plan of one cell: a row of `tables/plan.parquet`; null where nothing is known yet."""
+    language = cell.domain == LANGUAGE
+    vocabulary = NOMINAL["vocabulary"] if language else None
+    parameters = count(cell.family, cell.knobs, vocabulary)
+    per_step = (
+        cell.training["batch_tokens"] / NOMINAL["tokens_per_molecule"] if language else cell.training["batch_frames"]
+    )
+    in_epoch = math.ceil(cell.num_samples / per_step)
+    steps = cell.protocol.get("steps") or in_epoch * cell.protocol.get("epochs", 1)
+    if language:
+        molecules = round(steps * per_step)
+        flops = language_flops(cell.knobs, NOMINAL["vocabulary"], [NOMINAL["tokens_per_molecule"]])["flops_full"] * molecules
+        batch = cell.training["batch_tokens"]
+        unique, seen = cell.num_samples * NOMINAL["tokens_per_molecule"], molecules * NOMINAL["tokens_per_molecule"]
+    else:
+        frames = round(steps * min(per_step, cell.num_samples))
+        one = potential_flops(
+            cell.family, cell.knobs, atoms=NOMINAL["atoms_per_frame"], edges=NOMINAL["edges_per_frame"]
+        )
+        flops = one["flops_full"] * frames
+        batch = cell.training["batch_frames"] * NOMINAL["atoms_per_frame"]
+        unique, seen = cell.num_samples, frames
+    seconds = estimated_seconds(cell)
+    return {
+        "cell": cell.path,
+        "family": cell.family,
+        "size": cell.size,
+        "num_samples": cell.num_samples,
+        "seed": cell.seed,
+        "control": cell.control,
+        "protocol": protocol_label(cell.protocol),
+        "N": parameters.non_embedding,
+        "num_params": parameters.total,
+        "D": unique,
+        "D_unit": "tokens" if language else "frames",
+        "seen": seen,
+        "steps": steps,
+        "flops_full": flops,
+        "peak_memory_bytes": peak_bytes(cell.family, cell.knobs, vocabulary, batch),
+        "engine": "torch",
+        "ranks": 1,
+        "wall_s": seconds,
+        "device_hours": seconds / 3600,
+        "energy_kwh": None,
+        "predicted_loss": None,
+    }
+
+
+def plan_study(study: Study) -> dict[str, Any]:
+    """The plan of a study: cells (a row each), totals, the nominal amounts, and why a column is null."""
+    cells = [plan_cell(cell) for cell in study.cells + study.controls]
+    return {
+        "study": study.name,
+        "cells": cells,
+        "total": {
+            "cells": len(cells),
+            "flops_full": sum(cell["flops_full"] for cell in cells),
+            "device_hours": sum(cell["device_hours"] for cell in cells),
+            "peak_memory_bytes": max(cell["peak_memory_bytes"] for cell in cells),
+            "energy_kwh": None,
+        },
+        "nominal": NOMINAL,
+        "reasons": {
+            "energy_kwh": "no energy counter is read yet",
+            "predicted_loss": "no law from before this study is known",
+        },
+    }
+
+
+def render(plan: dict[str, Any]) -> str:
+    """The plan as text: a line a cell and the totals."""
+    head = f"{'cell':64} {'N':>12} {'D':>12} {'steps':>8} {'FLOPs':>10} {'memory':>9} {'seconds':>8}"
+    lines = [head]
+    for cell in plan["cells"]:
+        memory = cell["peak_memory_bytes"] / 2**20
+        lines.append(
+            f"{cell['cell']:64} {format_number(cell['N'], 'N'):>12} {format_number(cell['D'], 'D'):>12} "
+            f"{cell['steps']:>8} {cell['flops_full']:>10.2e} {memory:>6.0f} MB {cell['wall_s']:>8.0f}"
+        )
+    total = plan["total"]
+    lines.append(
+        f"{total['cells']} cells, {total['flops_full']:.2e} FLOPs, {total['device_hours']:.2f} device hours on one core; "
+        + "; ".join(f"{column} unknown: {reason}" for column, reason in plan["reasons"].items())
+    )
+    return "\n".join(lines)
+
+
+def write(study_path: Path, root: Path) -> None:
+    """Write `tables/plan.parquet` of a study."""
+    import pyarrow as pa
+
+    study = load_study(study_path)
+    rows = [plan_cell(cell) for cell in study.cells + study.controls]
+    schema = pa.schema(
+        [
+            (name, pa.string() if name in _TEXT else pa.float64() if name in _REAL else pa.int64())
+            for name in rows[0]
+        ]
+    )
+    write_parquet(root / "tables" / "plan.parquet", pa.Table.from_pylist(rows, schema=schema))
+
+
+_TEXT = ("cell", "family", "size", "control", "protocol", "D_unit", "engine")
+_REAL = ("wall_s", "device_hours", "energy_kwh", "predicted_loss")

@@ -1,0 +1,324 @@
+"""The report: one self-contained page that answers the study's question and shows what the answer rests on.
+
+Every number of a table stands alone in an element that names table, row and column (`markup.number`); nothing is
+computed here that is no table's value.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from chemscale.families import FAMILIES
+from chemscale.io import canonical_json, read_json, write_text
+from chemscale.reporting import markup
+from chemscale.reporting.figures import Plot, plots
+from chemscale.reporting.results import (
+    DATA_EFFECT,
+    STEPS_EFFECT,
+    FamilyResults,
+    Results,
+    Row,
+    accepted,
+    load_results,
+    preferred,
+    read_rows,
+)
+
+SPREADS = 2.0  # what `holds` in the table of control effects asks of a difference, in seed spreads
+SHOWN_PARAMETERS = ("E", "A", "alpha", "B", "beta")
+# columns of the table of cells, with heading and unit
+CELL_COLUMNS = {
+    "num_params_non_embedding": ("N", "non-embedding parameters"),
+    "{amount}_unique": ("D", "distinct {amount}"),
+    "flops_full": ("C", "training FLOPs"),
+    "steps": ("steps", "optimiser"),
+    "epochs": ("passes", "over the subset"),
+    "learning_rate": ("rate", "peak"),
+    "val_loss": ("validation loss", "{unit}"),
+    "test_loss": ("test loss", "{unit}"),
+}
+RUN_COLUMNS = {"wall_s": ("time", "s"), "peak_memory_bytes": ("peak memory", "bytes")}
+PROTOCOLS = {
+    "equal_steps": "every subset is trained for the same number of optimiser steps, small subsets by many passes, so "
+    "that D counts distinct data and not training",
+    "one_pass": "every sample is seen once: D counts data and training steps alike",
+    "fixed_epochs": "every subset is passed the same number of times: more data also means more steps",
+    "to_convergence": "each run ends when the validation loss no longer falls",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One exponent of the first screen: the fit that gave it, or the refused fits; `short` says what it is about."""
+
+    short: str
+    parameter: str
+    fit: Row | None
+    refused: list[Row]
+
+
+def write_page(root: Path) -> None:
+    """Write `report/index.html` of the study in `root`, which has tables, figures and `audit/records.json`."""
+    root = Path(root)
+    write_text(root / "report" / "index.html", render(root))
+
+
+def render(root: Path) -> str:
+    """The page of the study in `root`; the same folder gives the same text."""
+    results = load_results(root)
+    folder = Path(__file__).parent
+    # templates are escaped throughout: names come from configs that others wrote
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        number=markup.number,
+        interval=markup.interval,
+        equation=markup.equation,
+        law_name=markup.law_name,
+        symbol=markup.symbol,
+        words=markup.words,
+        accepted=accepted,
+        preferred=preferred,
+        reason_parts=reason_parts,
+    )
+    script = (folder / "page.js").read_text(encoding="utf-8")
+    shown = plots(results)
+    return environment.get_template("page.html.j2").render(
+        results=results,
+        families=results.families,
+        style=Markup((folder / "page.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        answers={family.name: answers(family) for family in results.families},
+        findings=findings(results),
+        readings={family.name: reading(family) for family in results.families},
+        figures={plot.name: figure(root, plot) for plot in shown},
+        plots=shown,
+        effects={
+            kind: [row for family in results.families for row in family.effects if row["kind"] == kind]
+            for kind in (DATA_EFFECT, STEPS_EFFECT)
+        },
+        refused=[fit for family in results.families for fit in family.fits if not accepted(fit)],
+        parameters=SHOWN_PARAMETERS,
+        cell_columns={family.name: cell_columns(family) for family in results.families},
+        waived=waived(results),
+        protocols=PROTOCOLS,
+        rates={family.name: rate_rule(family) for family in results.families},
+        data=data_sets(root),
+        origin=origin(results),
+        audit=audit_records(root),
+        fit_settings=results.study["config"]["fits"],
+        folder=f"{results.study['config']['results_dir']}/{results.name}",
+    )
+
+
+def answers(family: FamilyResults) -> list[Answer]:
+    """The exponents that the first screen gives for a family: over N, over D, of the joint law."""
+    found = []
+    for short, axis, parameter in (
+        ("parameters", "N", "beta"),
+        ("data", "D", "beta"),
+        ("parameters, joint law", "ND", "alpha"),
+        ("data, joint law", "ND", "beta"),
+        ("compute", "C", "beta"),
+    ):
+        fits = family.main_fits(axis)
+        if fits:
+            found.append(Answer(short, parameter, preferred(fits), [fit for fit in fits if not accepted(fit)]))
+    return found
+
+
+def findings(results: Results) -> list[str]:
+    """The answer in plain words, a sentence each; without any number."""
+    sentences = []
+    with_cells = [family for family in results.families if family.cells]
+    effects = {family.title: family.main_effect() for family in with_cells}
+    holds = [title for title, row in effects.items() if row is not None and row["holds"]]
+    fails = [title for title, row in effects.items() if row is not None and not row["holds"]]
+    untested = [title for title, row in effects.items() if row is None]
+    if holds:
+        sentences.append(
+            f"More distinct data lower the test loss of {markup.words(holds)} even at an equal number of training "
+            "steps, by more than twice the spread between seeds: the data axis is about data."
+        )
+    if fails:
+        sentences.append(f"For {markup.words(fails)} this study shows no such effect of data beyond the spread.")
+    if untested:
+        sentences.append(f"For {markup.words(untested)} no comparison at equal steps was run.")
+    for axis, what in (("D", "over data, at the largest size"), ("N", "over parameters, at the largest subset")):
+        law = [family.title for family in with_cells if preferred(family.main_fits(axis))]
+        none = [family.title for family in with_cells if family.title not in law]
+        if law:
+            sentences.append(f"The data carry a law {what}, for {markup.words(law)}.")
+        if none:
+            sentences.append(f"They carry no law {what}, for {markup.words(none)}: every fit of it is refused below.")
+    if not with_cells:
+        sentences.append("No cell of this study is finished, so there is nothing to answer with.")
+    return sentences
+
+
+def reading(family: FamilyResults) -> list[str]:
+    """What a family's controls say, in plain words and without numbers."""
+    sentences = []
+    main = family.main_effect()
+    if main is None:
+        sentences.append("No two subsets of one size were trained for the same number of steps.")
+    elif main["holds"]:
+        sentences.append(
+            f"At {main['size']} and equal steps the largest subset gives a lower loss than the smallest by more than "
+            "twice the spread between seeds: D stands for data."
+        )
+    elif main["seed_dof"] == 0:
+        sentences.append("Without replicates the spread between seeds is unknown, so no difference can be called real.")
+    else:
+        sentences.append("The difference between smallest and largest subset does not exceed twice the spread.")
+    steps = sorted((row for row in family.effects if row["kind"] == STEPS_EFFECT), key=lambda row: row["n_small"])
+    if not steps:
+        sentences.append("No control ran the same data for more steps.")
+    elif any(row["ratio"] is None for row in steps):
+        sentences.append("Whether more steps change the loss cannot be said without replicates.")
+    else:
+        lower = [row["n_small"] for row in steps if row["ratio"] > SPREADS]
+        higher = [row["n_small"] for row in steps if row["ratio"] < -SPREADS]
+        if not lower and not higher:
+            sentences.append("More steps on the same data change nothing beyond the spread.")
+        if lower:
+            where = "at every subset tried" if len(lower) == len(steps) else "at some of the subsets"
+            uneven = len(lower) < len(steps) or bool(higher)
+            sentences.append(
+                f"More steps on the same data still lower the loss {where}: the grid's runs there are not trained to "
+                "the end, and its laws are those of this number of steps"
+                + (", with an exponent over D that the number of steps may change." if uneven else ".")
+            )
+        if higher:
+            sentences.append("At some subsets more steps raise the test loss: the runs there overfit.")
+    return sentences
+
+
+def figure(root: Path, plot: Plot) -> Markup:
+    """A figure with its caption."""
+    path = root / "figures" / f"{plot.name}.svg"
+    svg = markup.inline_svg(path.read_text(encoding="utf-8"), plot.name, f"{plot.title}. {plot.caption}")
+    return Markup("<figure>{}<figcaption><strong>{}</strong>{}</figcaption></figure>").format(
+        svg, plot.title, plot.caption
+    )
+
+
+def reason_parts(reason: str) -> tuple[str, str, str]:
+    """The reason of a refusal as its code, what was found, and what mends it; the last may be empty."""
+    code, _, rest = reason.partition(": ")
+    found, _, mend = rest.rpartition("; ")
+    return (code.replace("_", " "), found, mend) if found else (code.replace("_", " "), rest or code, "")
+
+
+def cell_columns(family: FamilyResults) -> dict[str, tuple[str, str]]:
+    """The columns of a family's table of cells: heading and unit by column."""
+
+    def fill(text: str) -> str:
+        return text.format(amount=family.amount, unit=family.unit)
+
+    columns = {fill(column): (heading, fill(unit)) for column, (heading, unit) in CELL_COLUMNS.items()}
+    columns |= {name: further_heading(name) for name in family.further_metrics}
+    return columns | RUN_COLUMNS
+
+
+def further_heading(column: str) -> tuple[str, str]:
+    """Heading and unit of a further test metric, by the ending of its column."""
+    units = {
+        "force_mae": "meV/angstrom",
+        "force_rmse": "meV/angstrom",
+        "energy_mae": "meV/atom",
+        "energy_rmse": "meV/atom",
+    }
+    unit = next((unit for ending, unit in units.items() if column.endswith(ending)), "")
+    return column.removeprefix("test_").replace("_", " "), unit
+
+
+def rate_rule(family: FamilyResults) -> str:
+    """The rule that gives each size its learning rate, as the config states it."""
+    rule = family.settings["training"]["learning_rate"]
+    if rule["power"] == 0:
+        return f"{rule['at_reference']:g} for every size"
+    capacity = FAMILIES[family.name].capacity
+    return f"{rule['at_reference']:g} × ({capacity} / {rule['reference']:g})^{rule['power']:g}".replace("^-", "^−")
+
+
+def waived(results: Results) -> list[tuple[str, str]]:
+    """The cells that the config gives up, with the reason that each one left behind."""
+    found = []
+    for path in results.waived:
+        failure = results.root / path / "checkpoint" / "failure.json"
+        if failure.exists():
+            found.append((path, str(read_json(failure)["reason"])))
+        elif (results.root / path / "metrics.json").exists():
+            found.append((path, "it is finished, but the config leaves it out"))
+        else:
+            found.append((path, "it left no reason: it has not run"))
+    return found
+
+
+def data_sets(root: Path) -> list[tuple[Row, list[str], list[str]]]:
+    """Each data set with its columns of rejects and of splits that have a value."""
+    rows = read_rows(root, "data")
+    return [
+        (
+            row,
+            [column for column in row.values if column.startswith("rejected_") and row.has(column)],
+            [column.removesuffix("_rows") for column in row.values if _is_split(column) and row.has(column)],
+        )
+        for row in rows
+    ]
+
+
+def _is_split(column: str) -> bool:
+    return re.fullmatch(r"(train|validation|test|gap)_rows", column) is not None
+
+
+def origin(results: Results) -> dict[str, Any]:
+    """Machines, versions and commits that the cells' provenance names, and when the first began and the last ended."""
+    machines: dict[str, None] = {}
+    versions: dict[str, dict[str, None]] = {}
+    commits: dict[str, None] = {}
+    started, finished = [], []
+    for family in results.families:
+        for row in family.cells + family.controls:
+            record = read_json(results.root / row.key / "provenance.json")
+            at = record["machine"]
+            machines[f"{at['processor']}, {at['cores']} cores, {at['memory_bytes'] / 1e9:.0f} GB, {at['system']}"] = None
+            for package, version in record["versions"].items():
+                versions.setdefault(package, {})[version] = None
+            commit = record["repository"]
+            state = " with changes" if commit["changed"] else ""
+            commits[f"{commit['commit']}{state}" if commit["commit"] else "outside of a repository"] = None
+            started.append(record["started"])
+            finished.append(record["finished"])
+    return {
+        "machines": list(machines),
+        "versions": {package: ", ".join(found) for package, found in sorted(versions.items())},
+        "commits": list(commits),
+        "started": min(started, default=None),
+        "finished": max(finished, default=None),
+    }
+
+
+def audit_records(root: Path) -> dict[str, Any]:
+    """The verdict of the audit of the records, evidence as text."""
+    found = read_json(root / "audit" / "records.json")
+    checks = [
+        check | {"evidence": evidence if isinstance(evidence := check["evidence"], str) else canonical_json(evidence)}
+        for check in found["checks"]
+    ]
+    return {"verdict": found["verdict"], "checks": checks}
