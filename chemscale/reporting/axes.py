@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -21,9 +22,9 @@ from chemscale.io import atomic_path, write_text
 
 PAPER, INK, FAINT, GRID = "#ffffff", "#1c2024", "#5b636b", "#d9dde1"
 # told apart with the common kinds of colour blindness, and at least 3 : 1 against white; markers differ as well
-SERIES = ("#0068a8", "#c4500a", "#00795a", "#a03c82", "#8a6100", "#5f6973", "#6a4fb3", "#b3263e")
+SERIES = ("#0068a8", "#c4500a", "#00795a", "#a03c82", "#8a6100", "#6a4fb3", "#b3263e", "#5f6973")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
-SIZE = (5.6, 4.3)  # inches
+SIZE = (5.1, 4.1)  # inches
 
 _SUBS = (
     (1.0,),
@@ -32,7 +33,7 @@ _SUBS = (
     (1.0, 1.5, 2.0, 3.0, 5.0, 7.0),
     (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0),
 )
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: smaller, searchable, and in the page's colours
     "svg.hashsalt": "chemscale",
     "text.parse_math": False,  # names of sizes are text, whatever they hold
@@ -80,7 +81,7 @@ def marker(index: int) -> str:
     return MARKERS[index % len(MARKERS)]
 
 
-def save(folder: Path, name: str, draw: Callable[[Axes], None], legend_columns: int = 3) -> None:
+def save(folder: Path, name: str, draw: Callable[[Axes], None], legend_columns: int) -> None:
     """Draw on new axes and write `NAME.svg` and `NAME.png`; the same data give the same bytes.
 
     Args:

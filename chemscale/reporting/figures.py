@@ -39,11 +39,11 @@ class Plot:
     """A figure: its file name without ending, what the page prints beside it, and how it is drawn."""
 
     name: str
-    family: str | None  # None for a figure about several families
+    section: str  # of the page: a family's name, "controls" or "potentials"
     title: str
     caption: str
     draw: Callable[[Axes], None]
-    legend_columns: int = 3
+    legend_columns: int = 2
 
 
 def draw_all(root: Path) -> None:
@@ -56,21 +56,23 @@ def draw_all(root: Path) -> None:
 
 
 def plots(results: Results) -> list[Plot]:
-    """The figures that a study's tables have data for."""
-    found = [plot for family in results.families if family.cells for plot in _family_plots(family)]
+    """The figures that a study's tables have data for, in the page's order."""
+    found = []
     effects = [row for family in results.families for row in family.effects if row["kind"] == DATA_EFFECT]
     if effects:
         found.append(
             Plot(
                 "equal_steps",
-                None,
+                "controls",
                 "Does more data help at equal steps?",
                 "Test loss of the largest subset relative to the smallest of the same size, both trained for the same "
                 "number of steps. Whiskers are two spreads between seeds on either side: a point whose whisker stays "
                 "left of the line shows an effect of data, not of longer training.",
                 lambda axes: _draw_effects(axes, results, effects),
+                3,
             )
         )
+    found += [plot for family in results.families if family.cells for plot in _family_plots(family)]
     compared = [family for family in results.families if family.domain == POTENTIALS and family.cells]
     if len(compared) > 1:
         names = " and ".join(family.title for family in compared)
@@ -78,7 +80,7 @@ def plots(results: Results) -> list[Plot]:
         found.append(
             Plot(
                 "potentials_parameters",
-                None,
+                "potentials",
                 "Potentials at equal data",
                 f"{names} at each one's largest subset: loss against parameters. Lines are accepted laws.",
                 lambda axes: _draw_parameters(axes, compared),
@@ -87,7 +89,7 @@ def plots(results: Results) -> list[Plot]:
         found.append(
             Plot(
                 "potentials_data",
-                None,
+                "potentials",
                 "Potentials at about equal parameters",
                 "Loss against data at the sizes that are nearest to each other in N: "
                 + ", ".join(f"{family.title} {size}" for family, size in zip(compared, sizes, strict=True))
@@ -127,6 +129,7 @@ def _family_plots(family: FamilyResults) -> Iterator[Plot]:
             f"How far each design point lies above (positive) or below the {FORM_WORDS[fit['form']]} ({verdict}). "
             "The grey band is two spreads between seeds: a good fit leaves a patternless cloud of about that width.",
             lambda axes: _draw_residuals(axes, family, fit),
+            4,
         )
     yield Plot(
         f"{name}_compute",
@@ -135,11 +138,12 @@ def _family_plots(family: FamilyResults) -> Iterator[Plot]:
         f"All design points over their training FLOPs, protocol {family.protocol}. Ringed points are the frontier: no "
         "cheaper one has a lower loss.",
         lambda axes: _draw_compute(axes, family),
+        3,
     )
     if family.controls:
         yield Plot(
             f"{name}_control",
-            name,
+            "controls",
             f"{title}: the grid against its controls",
             "The same sizes and subsets under the grid's protocol and under the controls'. Where the two agree, the "
             "grid's runs were trained long enough; where the gap grows with D, its law also holds a lack of steps.",
@@ -282,7 +286,13 @@ def _draw_compute(axes: Axes, family: FamilyResults) -> None:
     # the frontier is the one that the fits used
     ringed = [cell for cell in family.cells if fits and _point(cell) in fits[0]["points"]]
     if ringed:
-        ring: dict[str, Any] = {"marker": "o", "markersize": 12, "markerfacecolor": "none", "markeredgecolor": INK, "linestyle": "none"}
+        ring: dict[str, Any] = {
+            "marker": "o",
+            "markersize": 12,
+            "markerfacecolor": "none",
+            "markeredgecolor": INK,
+            "linestyle": "none",
+        }
         axes.plot(*_means(ringed, column), label="frontier", **ring)
     if chosen:
         _law(axes, chosen, 1, label=FORM_WORDS[chosen["form"]])

@@ -15,7 +15,7 @@ _NUMBER = Markup('<span data-table="{}" data-row="{}" data-column="{}">{}</span>
 _THEME = {PAPER: "paper", INK: "ink", FAINT: "faint", GRID: "line"} | {
     colour: f"s{number}" for number, colour in enumerate(SERIES)
 }
-_GREEK = {"alpha": "α", "beta": "β"}
+_GREEK = {"alpha": Markup("&alpha;"), "beta": Markup("&beta;")}
 
 
 def number(row: Row, column: str) -> Markup:
@@ -39,15 +39,15 @@ def equation(fit: Row) -> Markup:
     """The form of a fit, along its axis."""
     floor = "E + " if fit["form"] in ("offset", "joint") else ""
     if fit["axis"] == "ND":
-        terms = Markup("A·N<sup>−α</sup> + B·D<sup>−β</sup>")
+        terms = Markup("A·N<sup>&minus;&alpha;</sup> + B·D<sup>&minus;&beta;</sup>")
     else:
-        terms = Markup("A·{}<sup>−β</sup>").format(fit["axis"])
+        terms = Markup("A·{}<sup>&minus;&beta;</sup>").format(fit["axis"])
     return Markup("L = {}{}").format(floor, terms)
 
 
-def symbol(parameter: str) -> str:
+def symbol(parameter: str) -> Markup:
     """A parameter as it stands in the equation."""
-    return _GREEK.get(parameter, parameter)
+    return _GREEK.get(parameter, Markup.escape(parameter))
 
 
 def inline_svg(text: str, name: str, label: str) -> Markup:
@@ -66,9 +66,7 @@ def inline_svg(text: str, name: str, label: str) -> Markup:
     body = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style\b.*?</style>", "", body, flags=re.DOTALL)
     used = set(re.findall(r"href=\"#([^\"]+)\"|url\(#([^)]+)\)", body))
     ids = {first or second for first, second in used}
-    body = re.sub(
-        r" id=\"([^\"]*)\"", lambda at: f' id="{name}-{at.group(1)}"' if at.group(1) in ids else "", body
-    )
+    body = re.sub(r" id=\"([^\"]*)\"", lambda at: f' id="{name}-{at.group(1)}"' if at.group(1) in ids else "", body)
     body = re.sub(r"(?:xlink:)?href=\"#", f'href="#{name}-', body)
     body = body.replace("url(#", f"url(#{name}-")
     for colour, variable in _THEME.items():
@@ -86,5 +84,3 @@ def words(items: list[str]) -> str:
     if len(items) < 2:
         return "".join(items)
     return f"{', '.join(items[:-1])} and {items[-1]}"
-
-

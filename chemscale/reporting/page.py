@@ -60,6 +60,7 @@ class Answer:
     """One exponent of the first screen: the fit that gave it, or the refused fits; `short` says what it is about."""
 
     short: str
+    main: bool  # shown at once, not on demand
     parameter: str
     fit: Row | None
     refused: list[Row]
@@ -129,15 +130,16 @@ def answers(family: FamilyResults) -> list[Answer]:
     """The exponents that the first screen gives for a family: over N, over D, of the joint law."""
     found = []
     for short, axis, parameter in (
-        ("parameters", "N", "beta"),
-        ("data", "D", "beta"),
-        ("parameters, joint law", "ND", "alpha"),
-        ("data, joint law", "ND", "beta"),
-        ("compute", "C", "beta"),
+        ("with parameters", "N", "beta"),
+        ("with data", "D", "beta"),
+        ("with parameters, joint law", "ND", "alpha"),
+        ("with data, joint law", "ND", "beta"),
+        ("with compute", "C", "beta"),
     ):
         fits = family.main_fits(axis)
         if fits:
-            found.append(Answer(short, parameter, preferred(fits), [fit for fit in fits if not accepted(fit)]))
+            refused = [fit for fit in fits if not accepted(fit)]
+            found.append(Answer(short, axis in ("N", "D"), parameter, preferred(fits), refused))
     return found
 
 
@@ -162,9 +164,11 @@ def findings(results: Results) -> list[str]:
         law = [family.title for family in with_cells if preferred(family.main_fits(axis))]
         none = [family.title for family in with_cells if family.title not in law]
         if law:
-            sentences.append(f"The data carry a law {what}, for {markup.words(law)}.")
+            sentences.append(f"The losses follow a law {what}, for {markup.words(law)}.")
         if none:
-            sentences.append(f"They carry no law {what}, for {markup.words(none)}: every fit of it is refused below.")
+            sentences.append(
+                f"No law {what} can be claimed for {markup.words(none)}: every fit of it is refused, with its reasons."
+            )
     if not with_cells:
         sentences.append("No cell of this study is finished, so there is nothing to answer with.")
     return sentences
@@ -247,13 +251,14 @@ def further_heading(column: str) -> tuple[str, str]:
     return column.removeprefix("test_").replace("_", " "), unit
 
 
-def rate_rule(family: FamilyResults) -> str:
+def rate_rule(family: FamilyResults) -> Markup:
     """The rule that gives each size its learning rate, as the config states it."""
     rule = family.settings["training"]["learning_rate"]
     if rule["power"] == 0:
-        return f"{rule['at_reference']:g} for every size"
-    capacity = FAMILIES[family.name].capacity
-    return f"{rule['at_reference']:g} × ({capacity} / {rule['reference']:g})^{rule['power']:g}".replace("^-", "^−")
+        return Markup("{:g} for every size").format(rule["at_reference"])
+    return Markup("{:g} &times; ({} / {:g})<sup>{:g}</sup>").format(
+        rule["at_reference"], FAMILIES[family.name].capacity, rule["reference"], rule["power"]
+    )
 
 
 def waived(results: Results) -> list[tuple[str, str]]:
@@ -297,7 +302,9 @@ def origin(results: Results) -> dict[str, Any]:
         for row in family.cells + family.controls:
             record = read_json(results.root / row.key / "provenance.json")
             at = record["machine"]
-            machines[f"{at['processor']}, {at['cores']} cores, {at['memory_bytes'] / 1e9:.0f} GB, {at['system']}"] = None
+            machines[f"{at['processor']}, {at['cores']} cores, {at['memory_bytes'] / 1e9:.0f} GB, {at['system']}"] = (
+                None
+            )
             for package, version in record["versions"].items():
                 versions.setdefault(package, {})[version] = None
             commit = record["repository"]

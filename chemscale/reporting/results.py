@@ -103,9 +103,7 @@ class FamilyResults:
         return [
             name
             for name in names
-            if name.startswith("test_")
-            and name not in METRIC_FIELDS
-            and any(cell.has(name) for cell in self.cells)
+            if name.startswith("test_") and name not in METRIC_FIELDS and any(cell.has(name) for cell in self.cells)
         ]
 
     @property
@@ -190,9 +188,7 @@ def load_results(root: Path) -> Results:
     """The gathered and fitted study in `root`; `RecordError` where a file is missing or damaged."""
     root = Path(root)
     study = read_json(root / "config.json")
-    rows = {
-        table: read_rows(root, table) for table in ("cells", "controls", "fits", "control_effects", "slopes")
-    }
+    rows = {table: read_rows(root, table) for table in ("cells", "controls", "fits", "control_effects", "slopes")}
 
     def of(name: str, table: str) -> list[Row]:
         return [row for row in rows[table] if row["family"] == name]

@@ -1,0 +1,140 @@
+"""Symmetries, derivatives and limits of every potential, in float64 with all weights randomised."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from chemscale.families import FAMILIES, POTENTIALS
+from chemscale.models import registry
+from chemscale.models.potential import Potential
+
+pytestmark = pytest.mark.physics
+
+FAMILY_NAMES = [name for name, family in FAMILIES.items() if family.domain == POTENTIALS]
+SIZES = [
+    {"width": 8, "interactions": 2, "num_radial": 6, "cutoff": 4.0},
+    {"width": 16, "interactions": 3, "num_radial": 20, "cutoff": 5.0},
+]
+SPECIES = torch.tensor([6, 6, 8, 1, 1, 1, 1, 7, 1])
+
+
+def _positions(seed=0):
+    """Nine atoms about 1 angstrom or more apart, in no symmetric arrangement."""
+    random = np.random.default_rng(seed)
+    chosen = []
+    while len(chosen) < len(SPECIES):
+        point = random.uniform(-2, 2, 3)
+        if all(np.linalg.norm(point - other) > 1.0 for other in chosen):
+            chosen.append(point)
+    return torch.tensor(np.array(chosen))
+
+
+def _edges(positions, cutoff):
+    distances = (positions[:, None] - positions[None]).norm(dim=-1)
+    return torch.nonzero((distances < cutoff) & ~torch.eye(len(positions), dtype=bool)).T.flip(0)
+
+
+@pytest.fixture(params=list(itertools.product(FAMILY_NAMES, range(len(SIZES)))), ids=lambda p: f"{p[0]}-{p[1]}")
+def potential(request):
+    """A potential in float64 whose every weight, zeros included, is drawn anew."""
+    family, size = request.param
+    torch.manual_seed(1)
+    model = Potential(registry.build(family, SIZES[size], seed=0), torch.randn(119), 1.7).double()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5 if parameter.ndim > 1 else 0.3)
+    model.cutoff = SIZES[size]["cutoff"]
+    return model
+
+
+def _evaluate(model, species, positions):
+    frame = torch.zeros(len(species), dtype=torch.int64)
+    energies, forces = model.energies_and_forces(
+        species, positions, _edges(positions, model.cutoff), frame, 1, create_graph=False
+    )
+    return energies.detach(), forces
+
+
+def _rotation(seed):
+    matrix, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
+    return torch.tensor(matrix if np.linalg.det(matrix) > 0 else -matrix)
+
+
+@pytest.mark.parametrize("kind", ["rotation", "reflection", "translation"])
+def test_energy_is_invariant_and_forces_turn_with_the_frame(potential, kind):
+    positions = _positions()
+    energy, forces = _evaluate(potential, SPECIES, positions)
+    matrix, shift = torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    if kind == "rotation":
+        matrix = _rotation(3)
+    elif kind == "reflection":
+        matrix = _rotation(4) @ torch.diag(torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64))
+    else:
+        shift = torch.tensor([12.0, -7.0, 3.0], dtype=torch.float64)
+    moved_energy, moved_forces = _evaluate(potential, SPECIES, positions @ matrix.T + shift)
+    torch.testing.assert_close(moved_energy, energy, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(moved_forces, forces @ matrix.T, rtol=1e-8, atol=1e-9)
+
+
+def test_order_of_atoms_is_nothing(potential):
+    order = torch.from_numpy(np.random.default_rng(5).permutation(len(SPECIES)))
+    energy, forces = _evaluate(potential, SPECIES, _positions())
+    permuted_energy, permuted_forces = _evaluate(potential, SPECIES[order], _positions()[order])
+    torch.testing.assert_close(permuted_energy, energy, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(permuted_forces, forces[order], rtol=1e-8, atol=1e-9)
+
+
+def test_forces_are_minus_the_finite_differences_of_the_energy(potential):
+    positions, step = _positions(2), 2e-5
+    _, forces = _evaluate(potential, SPECIES, positions)
+    numerical = torch.zeros_like(forces)
+    for atom, axis in itertools.product(range(len(SPECIES)), range(3)):
+        energies = []
+        for sign in (1, -1):
+            moved = positions.clone()
+            moved[atom, axis] += sign * step
+            energies.append(_evaluate(potential, SPECIES, moved)[0])
+        numerical[atom, axis] = -((energies[0] - energies[1]) / (2 * step)).squeeze()
+    torch.testing.assert_close(forces, numerical, rtol=1e-6, atol=1e-6 * float(forces.abs().max()))
+
+
+def test_energy_and_forces_are_smooth_through_the_cutoff(potential):
+    """An atom that crosses the cutoff changes energy and forces by no jump: they agree to the order of the step."""
+    base = torch.tensor([[0.0, 0, 0], [1.1, 0.2, 0], [0.1, 1.2, 0.3]], dtype=torch.float64)
+    species = torch.tensor([6, 8, 1, 7])
+    values = []
+    for distance in (potential.cutoff - 1e-5, potential.cutoff + 1e-5):
+        values.append(_evaluate(potential, species, torch.cat([base, base[:1] - torch.tensor([[distance, 0.0, 0.0]])])))
+    assert _edges(torch.cat([base, base[:1] - potential.cutoff + 1e-5]), potential.cutoff).shape[1] >= 6
+    torch.testing.assert_close(values[0][0], values[1][0], rtol=0, atol=1e-9)
+    torch.testing.assert_close(values[0][1], values[1][1], rtol=0, atol=1e-6)
+
+
+def test_two_far_molecules_add_up(potential):
+    first, second = _positions(0), _positions(6)
+    alone = [_evaluate(potential, SPECIES, positions) for positions in (first, second)]
+    both = _evaluate(potential, torch.cat([SPECIES, SPECIES]), torch.cat([first, second + 50.0]))
+    torch.testing.assert_close(both[0], alone[0][0] + alone[1][0], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(both[1], torch.cat([alone[0][1], alone[1][1]]), rtol=1e-8, atol=1e-9)
+
+
+def test_a_batch_gives_each_frame_what_it_has_alone(potential):
+    first, second = _positions(0), _positions(6)[:5]
+    edges = torch.cat([_edges(first, potential.cutoff), _edges(second, potential.cutoff) + len(first)], dim=1)
+    frame = torch.tensor([0] * len(first) + [1] * len(second))
+    energies, forces = potential.energies_and_forces(
+        torch.cat([SPECIES, SPECIES[:5]]), torch.cat([first, second]), edges, frame, 2, create_graph=False
+    )
+    for index, positions in enumerate((first, second)):
+        energy, force = _evaluate(potential, SPECIES[: len(positions)], positions)
+        torch.testing.assert_close(energies[index : index + 1].detach(), energy, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(forces[frame == index], force, rtol=1e-8, atol=1e-9)
+
+
+def test_totals_add_references_in_float64(potential):
+    interaction = torch.tensor([1.25], dtype=torch.float32)
+    total = potential.total_energies(interaction, SPECIES, torch.zeros(len(SPECIES), dtype=torch.int64))
+    expected = 1.25 * float(potential.scale) + float(potential.reference[SPECIES].sum())
+    assert total.dtype == torch.float64
+    assert float(total) == pytest.approx(expected, rel=1e-14)

@@ -1,0 +1,70 @@
+"""Counts of parameters and FLOPs against the built models and torch's own counting of operations."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from chemscale.cost.flops import language_flops, potential_flops
+from chemscale.cost.memory import peak_bytes
+from chemscale.cost.parameters import count
+from chemscale.models import registry
+from chemscale.models.potential import Potential
+
+GRAPHS = [
+    {"width": 8, "interactions": 2, "num_radial": 6, "cutoff": 4.0},
+    {"width": 16, "interactions": 3, "num_radial": 20, "cutoff": 5.0},
+]
+
+
+class _Counter(TorchDispatchMode):
+    """Adds up torch's formula of each operation; FlopCounterMode itself can't follow a gradient inside a step."""
+
+    total = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        formula = flop_registry.get(function._overloadpacket)
+        if formula:
+            self.total += formula(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+@pytest.mark.parametrize("family", ["schnet", "painn"])
+@pytest.mark.parametrize("knobs", GRAPHS)
+def test_potentials(family, knobs):
+    core = registry.build(family, knobs, seed=0)
+    tables = core.embedding.weight.numel()
+    total = sum(parameter.numel() for parameter in core.parameters())
+    counted = count(family, knobs, None)
+    assert (counted.total, counted.non_embedding) == (total, total - tables)
+
+    positions = torch.randn(12, 3, generator=torch.Generator().manual_seed(0)) * 1.5
+    distances = (positions[:, None] - positions).norm(dim=-1)
+    edges = torch.nonzero((distances < knobs["cutoff"]) & (distances > 0)).T
+    species = torch.randint(1, 9, (12,))
+    with _Counter() as counter:
+        energies, forces = Potential(core, torch.zeros(119), 1.0).energies_and_forces(
+            species, positions, edges, torch.arange(12) // 6, 2, create_graph=True
+        )
+        (forces.square().sum() + energies.abs().mean()).backward()
+    assert potential_flops(family, knobs, atoms=12, edges=edges.shape[1])["flops_full"] == counter.total
+
+
+def test_language():
+    knobs = {"layers": 2, "width": 16, "heads": 2}
+    model = registry.build("chemgpt", knobs, seed=0, vocab_size=100, embedding_std=0.1)
+    with _Counter() as counter:
+        model(torch.randint(5, 100, (3, 30))).logsumexp(-1).sum().backward()
+    flops = language_flops(knobs, 100, [30] * 3)
+    # torch has no formula for the CPU's fused attention: its products are counted apart
+    assert flops["flops_full"] - flops["flops_attention"] == counter.total
+    assert flops["flops_attention"] == 3 * 2 * (3 * 2 * 2 * 30 * 30 * 16)
+    assert flops["flops_6n"] == 6 * count("chemgpt", knobs, 100).non_embedding * 90
+
+
+def test_memory_grows_with_size_and_batch():
+    knobs = {"layers": 24, "width": 1024, "heads": 16}
+    state = 20 * count("chemgpt", knobs, 684).total
+    assert peak_bytes("chemgpt", knobs, 684, 512) > state
+    assert peak_bytes("chemgpt", knobs, 684, 4096) > peak_bytes("chemgpt", knobs, 684, 512)
