@@ -15,6 +15,10 @@ _NUMBER = Markup('<span data-table="{}" data-row="{}" data-column="{}">{}</span>
 _THEME = {PAPER: "paper", INK: "ink", FAINT: "faint", GRID: "line"} | {
     colour: f"s{number}" for number, colour in enumerate(SERIES)
 }
+# in a tag, not in text, which may hold anything
+_FOREIGN = re.compile(
+    r"<(?:script|foreignObject|image|a)\b|<[^>]*(?:\son\w+\s*=|href\s*=\s*[\"'](?!#)|url\((?!#))", re.IGNORECASE
+)
 _GREEK = {"alpha": Markup("&alpha;"), "beta": Markup("&beta;")}
 
 
@@ -57,7 +61,7 @@ def inline_svg(text: str, name: str, label: str) -> Markup:
         RecordError: the file holds what no figure of ours has: a script, an event handler or a link out of itself.
     """
     found = re.search(r"<svg\b.*</svg>", text, re.DOTALL)
-    suspicious = re.search(r"<script|<foreignObject|<image|<a\b|\son\w+\s*=|href\s*=\s*[\"'](?!#)|url\((?!#)", text)
+    suspicious = _FOREIGN.search(text[found.start() :] if found else text)
     if found is None or suspicious is not None:
         what = "no SVG" if found is None or suspicious is None else suspicious.group(0)
         raise RecordError(f"read figures/{name}.svg", repr(what), "draw the figures again")

@@ -116,18 +116,13 @@ def metrics_of(cell: Cell, random: np.random.Generator) -> dict[str, Any]:
     return values | {"reasons": reasons}
 
 
-def build(root: Path, study: dict[str, Any], scale: float = 1.0) -> None:
-    """Write the folder of a finished study into `root`: records, tables and the audit's verdicts.
-
-    `scale` flattens the laws towards a constant loss: 0 leaves nothing to be fitted.
-    """
+def build(root: Path, study: dict[str, Any]) -> None:
+    """Write the folder of a finished study into `root`: records, tables and the audit's verdicts."""
     random = np.random.default_rng(0)
     write_json(root / "config.json", study)
     for values in study["cells"] + study["controls"]:
         cell = Cell.from_dict(values)
         metrics = metrics_of(cell, random)
-        for name in ("test_loss", "val_loss"):
-            metrics[name] = metrics[name] ** scale
         if cell.path in study["waived"]:
             failure = {"reason": "TrainingError: loss is nan at step 7 <b>&", "attempts": 2, "time": "2026-01-01"}
             write_json(root / cell.path / "checkpoint" / "failure.json", failure)
@@ -215,3 +210,22 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw_all(root)
     write_page(root)
     return root
+
+
+@pytest.fixture(scope="session")
+def study() -> Callable[..., Path]:
+    """Builds a study like the planted one with figures, after changes to its config and to the resolved study."""
+
+    def make(
+        folder: Path,
+        change: Callable[[dict[str, Any]], None] | None = None,
+        change_resolved: Callable[[dict[str, Any]], None] | None = None,
+    ) -> Path:
+        values = resolved(folder, change)
+        if change_resolved:
+            change_resolved(values)
+        build(folder / "results", values)
+        draw_all(folder / "results")
+        return folder / "results"
+
+    return make

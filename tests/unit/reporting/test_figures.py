@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+from chemscale.io import read_parquet
+from chemscale.reporting.axes import amount, log_ticks, power_of_ten, save
+from chemscale.reporting.figures import plots
+from chemscale.reporting.results import load_results
+
+
+def texts(path: Path) -> list[str]:
+    return ["".join(node.itertext()) for node in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_every_family_has_its_figures(planted: Path) -> None:
+    names = {plot.name for plot in plots(load_results(planted))}
+    for family in ("chemgpt", "schnet", "painn"):
+        assert {f"{family}_{what}" for what in ("data", "parameters", "compute")} <= names
+    assert {"chemgpt_joint_residuals", "chemgpt_control", "equal_steps", "potentials_parameters"} <= names
+    assert "schnet_control" not in names
+    assert {path.name for path in (planted / "figures").iterdir()} == {
+        f"{name}.{kind}" for name in names for kind in ("svg", "png")
+    }
+
+
+def test_axes_name_their_units(planted: Path) -> None:
+    for plot in plots(load_results(planted)):
+        found = " | ".join(texts(planted / "figures" / f"{plot.name}.svg"))
+        assert any(unit in found for unit in ("nats per token", "meV/Å", "%")), plot.name
+
+
+def test_a_refused_law_is_not_drawn_and_the_legend_says_so(planted: Path) -> None:
+    fits = read_parquet(planted / "tables" / "fits.parquet").to_pylist()
+    verdicts: set[str] = set()
+    for family in ("chemgpt", "schnet", "painn"):
+        path = planted / "figures" / f"{family}_data.svg"
+        along_data = [fit for fit in fits if fit["family"] == family and fit["axis"] == "D"]
+        verdicts |= {fit["verdict"] for fit in along_data}
+        drawn = {fit["at"] for fit in along_data if fit["verdict"] == "accepted"}
+        for at in {fit["at"] for fit in along_data}:
+            size = at.removeprefix("size=")
+            label = next(text for text in texts(path) if text.startswith(f"{size}: "))
+            assert (label == f"{size}: law refused") == (at not in drawn)
+        assert path.read_text().count("fill-opacity: 0.16") == len(drawn)
+    assert verdicts == {"accepted", "refused"}
+
+
+def test_a_figure_has_the_same_bytes_every_time(planted: Path, tmp_path: Path) -> None:
+    plot = plots(load_results(planted))[1]
+    save(tmp_path, plot.name, plot.draw, plot.legend_columns)
+    for kind in ("svg", "png"):
+        again = (tmp_path / f"{plot.name}.{kind}").read_bytes()
+        assert again == (planted / "figures" / f"{plot.name}.{kind}").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(1.02, 1.11), (1.1, 2.7), (0.9, 11), (55, 620), (1700, 190_000), (3e6, 8e11), (1e-3, 1e9)]
+)
+def test_log_axes_have_readable_ticks(low: float, high: float) -> None:
+    ticks = log_ticks(low, high, 7)
+    assert 3 <= len(ticks) <= 7
+    assert all(low <= tick <= high for tick in ticks)
+    assert ticks == sorted(set(ticks))
+
+
+def test_short_numbers() -> None:
+    assert [amount(value) for value in (250, 8000, 1.5e6)] == ["250", "8k", "1.5M"]
+    assert [power_of_ten(value) for value in (1e12, 3e10)] == ["10¹²", "3·10¹⁰"]

@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chemscale.errors import RecordError
+from chemscale.io import read_json, read_parquet, write_json
+from chemscale.reporting.figures import draw_all
+from chemscale.reporting.markup import inline_svg
+from chemscale.reporting.page import reason_parts, render, write_page
+from chemscale.units import format_number
+
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+KEYS = {
+    "cells": "cell",
+    "controls": "cell",
+    "fits": "fit_id",
+    "control_effects": "effect_id",
+    "slopes": "slope_id",
+    "data": "name",
+}
+
+
+@dataclass
+class Page(HTMLParser):
+    """What a page holds, read by the standard library alone."""
+
+    spans: list[tuple[str, str, str, str]] = field(default_factory=list)  # table, row, column, text
+    tags: list[str] = field(default_factory=list)
+    attributes: list[tuple[str, str, str]] = field(default_factory=list)  # tag, name, value
+    headings: list[str] = field(default_factory=list)
+    text: str = ""  # outside of marked numbers, figures, style and script
+    svg_text: str = ""
+    raw: dict[str, str] = field(default_factory=dict)  # style, script
+
+    def __post_init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.marked: tuple[str, str, str] | None = None
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in values.items()]
+        if tag not in VOID:
+            self.open.append(tag)
+        if "data-table" in values:
+            assert tag == "span"
+            self.marked = (values["data-table"], values["data-row"], values["data-column"])
+            self.spans.append((*self.marked, ""))
+        elif re.fullmatch("h[1-6]", tag):
+            self.headings.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+        if tag == "span":
+            self.marked = None
+
+    def handle_data(self, data: str) -> None:
+        if self.marked:
+            self.spans[-1] = (*self.marked, self.spans[-1][3] + data)
+        elif self.open and self.open[-1] in ("style", "script"):
+            self.raw[self.open[-1]] = data
+        elif "svg" in self.open:
+            self.svg_text += data
+        else:
+            self.text += data
+
+
+def parse(text: str) -> Page:
+    page = Page()
+    page.feed(text)
+    page.close()
+    assert not page.open
+    return page
+
+
+def check_numbers(root: Path, page: Page) -> None:
+    """Every marked number is the one that its table has at that place."""
+    tables = {
+        name: {row[key]: row for row in read_parquet(root / "tables" / f"{name}.parquet").to_pylist()}
+        for name, key in KEYS.items()
+    }
+    assert page.spans
+    for table, row, column, text in page.spans:
+        assert text == format_number(tables[table][row][column], column), (table, row, column)
+
+
+@pytest.fixture(scope="module")
+def page(planted: Path) -> Page:
+    return parse((planted / "report" / "index.html").read_text(encoding="utf-8"))
+
+
+def test_every_marked_number_is_the_tables(planted: Path, page: Page) -> None:
+    check_numbers(planted, page)
+    assert {table for table, *_ in page.spans} == set(KEYS)
+
+
+def test_every_cell_law_and_control_is_on_the_page(planted: Path, page: Page) -> None:
+    shown = {(table, row) for table, row, *_ in page.spans}
+    for table, key in KEYS.items():
+        for row in read_parquet(planted / "tables" / f"{table}.parquet").to_pylist():
+            assert (table, row[key]) in shown
+
+
+def test_losses_and_exponents_stand_nowhere_unmarked(planted: Path, page: Page) -> None:
+    cells = read_parquet(planted / "tables" / "cells.parquet").to_pylist()
+    fits = read_parquet(planted / "tables" / "fits.parquet").to_pylist()
+    printed = {format_number(cell["test_loss"], "test_loss") for cell in cells}
+    printed |= {format_number(fit["beta"], "beta") for fit in fits if fit["verdict"] == "accepted"}
+    for number in printed:
+        assert not re.search(rf"(?<![\d.,]){re.escape(number)}(?![\d,]|\.\d)", page.text), number
+
+
+def test_first_screen_answers_beside_the_published_values(planted: Path, page: Page) -> None:
+    fits = read_parquet(planted / "tables" / "fits.parquet").to_pylist()
+    answer = next(fit for fit in fits if fit["fit_id"] == "chemgpt/L(D)/offset")
+    assert answer["verdict"] == "accepted"  # the planted exponent is 0.45
+    assert answer["beta_low"] < 0.45 < answer["beta_high"]
+    opening = page.text[: page.text.index("Is the data axis about data?")]
+    for words in ("0.17", "0.26", "Not comparable", "L(D)", "test_loss", "equal_steps(900)", "size=w40"):
+        assert words in opening
+    first = [span[:3] for span in page.spans[:60]]
+    for column in ("beta", "beta_low", "beta_high"):
+        assert ("fits", answer["fit_id"], column) in first
+
+
+def test_nothing_is_loaded_from_anywhere(page: Page) -> None:
+    for tag, name, value in page.attributes:
+        if name in ("src", "srcset", "href", "xlink:href", "action", "data", "poster"):
+            assert value.startswith(("#", "data:")), (tag, name, value)
+        assert not name.startswith("on"), (tag, name)
+        assert "url(" not in value.replace("url(#", ""), (tag, name, value)
+    assert "url(" not in page.raw["style"]
+    assert "@import" not in page.raw["style"]
+    assert not re.search(r"fetch|XMLHttp|import\(|https?:", page.raw["script"])
+    assert "http-equiv" in {name for _, name, _ in page.attributes}
+
+
+def test_structure_is_one_that_others_can_read_aloud(page: Page) -> None:
+    attributes = page.attributes
+    assert ("html", "lang", "en") in attributes
+    assert page.headings[0] == "h1"
+    assert page.headings.count("h1") == 1
+    assert page.headings.count("h2") > 8
+    ids = [value for _, name, value in attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    assert {value[1:] for _, name, value in attributes if name == "href" and value.startswith("#")} <= set(ids)
+    assert page.tags.count("caption") == page.tags.count("table") > 8
+    labels = [value for tag, name, value in attributes if tag == "svg" and name == "aria-label"]
+    assert len(labels) == page.tags.count("svg") == page.tags.count("figure") > 10
+    assert all(len(label) > 40 for label in labels)
+
+
+def test_nothing_is_wider_than_a_telephone(page: Page) -> None:
+    # wide tables scroll in their own container; nothing else has a width of its own
+    style = page.raw["style"]
+    assert style.count("{") == style.count("}")
+    for length, unit in re.findall(r"(?:min-)?width:\s*([\d.]+)(px|rem|em|vw)", re.sub(r"max-width:[^;}]*", "", style)):
+        assert float(length) * (16 if unit in ("rem", "em") else 1) <= 260
+    assert "overflow-x: auto" in style
+    scrolling = sum(name == "class" and value.split()[:1] == ["scroll"] for _, name, value in page.attributes)
+    assert scrolling == page.tags.count("table")
+    assert not any(tag == "svg" and name in ("width", "height") for tag, name, _ in page.attributes)
+    assert "prefers-color-scheme: dark" in style
+
+
+def test_waived_cells_are_named_with_their_reason(page: Page) -> None:
+    waived = page.text[page.text.index("Waived cells") :]
+    assert "cells/painn/w8/n64/seed0" in waived
+    assert "loss is nan at step 7 <b>&" in waived
+    assert not any(row == "cells/painn/w8/n64/seed0" for _, row, *_ in page.spans)
+
+
+def test_refused_fits_stand_with_what_mends_them(planted: Path, page: Page) -> None:
+    for fit in read_parquet(planted / "tables" / "fits.parquet").to_pylist():
+        for reason in fit["reasons"]:
+            _, found, mend = reason_parts(reason)
+            assert found in page.text
+            assert mend
+            assert mend in page.text
+
+
+def test_the_same_study_gives_the_same_page(planted: Path) -> None:
+    assert render(planted) == (planted / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def only_a_few_runs(config: dict[str, Any]) -> None:
+    """One family, four cells, no replicate, no control: no law can be told, no spread is known."""
+    for name in ("chemgpt", "painn"):
+        del config["families"][name]
+    config["families"]["schnet"]["grid"] = [{"sizes": ["w16", "w64"], "num_samples": [64, 256]}]
+    config["controls"], config["waived"] = {}, []
+
+
+def a_family_without_cells(config: dict[str, Any]) -> None:
+    config["waived"] = [
+        f"cells/painn/{size}/n{number}/seed{seed}"
+        for size, number, seed in (
+            *((size, number, 0) for size in ("w8", "w32") for number in (64, 256, 1024)),
+            *(("w32", number, seed) for number in (64, 1024) for seed in (1, 2)),
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (only_a_few_runs, ("No law over data", "seeds is unknown", "No control ran", "None: every cell")),
+        (a_family_without_cells, ("No cell of this family is finished", "Waived cells")),
+    ],
+)
+def test_a_study_with_less(
+    tmp_path: Path,
+    study: Callable[..., Path],
+    change: Callable[[dict[str, Any]], None],
+    says: tuple[str, ...],
+) -> None:
+    root = study(tmp_path, change)
+    page = parse(render(root))
+    check_numbers(root, page)
+    for words in says:
+        assert words in page.text
+    if change is only_a_few_runs:
+        assert all(fit["verdict"] == "refused" for fit in read_parquet(root / "tables/fits.parquet").to_pylist())
+
+
+def test_hostile_names_are_text(tmp_path: Path, study: Callable[..., Path]) -> None:
+    hostile = "<b onclick=alert(1)>&\"'$x_{-->"
+
+    def rename(resolved: dict[str, Any]) -> None:
+        resolved["study"] = hostile
+        for cell in resolved["cells"] + resolved["controls"]:
+            cell["study"] = hostile
+            if cell["size"] == "w40":
+                cell["size"] = hostile
+
+    root = study(tmp_path, None, rename)
+    text = render(root)
+    assert "<b onclick" not in text
+    page = parse(text)
+    check_numbers(root, page)
+    assert hostile in page.text
+    assert hostile in page.svg_text
+    assert not any(name.startswith("on") for _, name, _ in page.attributes)
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "<script>alert(1)</script>",
+        '<path onload="alert(1)" d=""/>',
+        '<use xlink:href="https://example.org/x.svg#a"/>',
+        '<rect style="fill: url(https://example.org/x)"/>',
+        '<image href="data:image/png;base64,AA"/>',
+    ],
+)
+def test_a_foreign_figure_is_refused(inside: str) -> None:
+    with pytest.raises(RecordError, match=r"figures/x\.svg"):
+        inline_svg(f'<svg viewBox="0 0 1 1">{inside}</svg>', "x", "a label")
+
+
+def test_the_audits_verdict_is_on_the_page(tmp_path: Path, study: Callable[..., Path]) -> None:
+    root = study(tmp_path, only_a_few_runs)
+    path = root / "audit" / "records.json"
+    check = {"name": "subsets", "proves": "they are nested", "verdict": "failed", "evidence": {"seed": 0}}
+    write_json(path, read_json(path) | {"verdict": "failed", "checks": [check]})
+    text = parse(render(root)).text
+    assert "audit of the records: failed" in text
+    assert '{"seed":0}' in text
+
+
+def test_a_missing_figure_or_table_is_named(tmp_path: Path, study: Callable[..., Path]) -> None:
+    root = study(tmp_path, only_a_few_runs)
+    draw_all(root)
+    write_page(root)
+    (root / "tables" / "slopes.parquet").unlink()
+    with pytest.raises(RecordError, match="slopes"):
+        write_page(root)

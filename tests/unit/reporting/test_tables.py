@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from chemscale.errors import RecordError
+from chemscale.io import read_json, read_parquet, write_json
+from chemscale.reporting.summary import summary
+from chemscale.reporting.tables import write
+
+
+def test_the_data_table_is_the_manifests(planted: Path) -> None:
+    rows = {row["name"]: row for row in read_parquet(planted / "tables" / "data.parquet").to_pylist()}
+    assert set(rows) == {"molecules", "conformers"}
+    for name, row in rows.items():
+        manifest = read_json(planted / "data" / name / "manifest.json")
+        assert row["rows_in"] == row["rows_kept"] + row["rows_rejected"] == manifest["rows_in"]
+        assert row["source"] == manifest["source"]["name"]
+        assert row["train_rows"] == manifest["splits"]["train"]["rows"]
+        assert row["gap_rows"] is None
+    assert rows["molecules"]["rejected_too_long"] == 390
+    assert rows["conformers"]["rejected_too_long"] is None
+    assert rows["molecules"]["test_tokens"] == 1200
+    assert rows["conformers"]["test_frames"] == 1200
+    assert rows["conformers"]["test_tokens"] is None
+    assert rows["conformers"]["tokenizer_digest"] is None
+
+
+def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
+    write_json(tmp_path / "config.json", {"data": {"molecules": {}}})
+    write_json(tmp_path / "data" / "molecules" / "manifest.json", {"source": {}, "rejected": {}})
+    with pytest.raises(RecordError, match=r"molecules/manifest\.json.*settings"):
+        write(tmp_path)
+
+
+def test_closing_lines(planted: Path, tmp_path: Path) -> None:
+    lines = summary(planted).splitlines()
+    assert lines[0] == f"report: {planted / 'report' / 'index.html'}"
+    assert lines[-1] == "audit: ok"
+    fits = read_parquet(planted / "tables" / "fits.parquet").to_pylist()
+    accepted = [fit for fit in fits if fit["verdict"] == "accepted"]
+    exponents = sum(fit[name] is not None for fit in accepted for name in ("alpha", "beta"))
+    assert sum("equal_steps(" in line for line in lines) == exponents > 0
+    answer = next(fit for fit in accepted if fit["fit_id"] == "chemgpt/L(D)/offset")
+    expected = f"chemgpt L(D) offset: beta = {answer['beta']:.3f} [{answer['beta_low']:.3f}, {answer['beta_high']:.3f}]"
+    assert any(expected in line and "size=w40" in line for line in lines)
+
+
+def test_closing_lines_name_the_checks_that_failed(planted: Path, tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "fits.parquet").write_bytes((planted / "tables" / "fits.parquet").read_bytes())
+    checks = [{"name": "cells", "verdict": "ok"}, {"name": "digests", "verdict": "failed"}]
+    write_json(tmp_path / "audit" / "audit.json", {"verdict": "failed", "checks": checks})
+    assert summary(tmp_path).splitlines()[-1] == "audit: failed (digests)"

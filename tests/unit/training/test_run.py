@@ -1,0 +1,151 @@
+"""A cell's bits: alone or in company, interrupted or not, on a node that has nothing but torch and numpy."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from chemscale.data.shards import load_language
+from chemscale.data.subsets import rows_digest, subset_rows
+from chemscale.errors import Stopped, TrainingError
+from chemscale.io import read_parquet, sha256_file
+from chemscale.records import read_metrics
+from chemscale.training.job import Datasets
+from chemscale.training.run import main_pack, run_cell
+
+LOG = logging.getLogger("test")
+FILES = ("metrics.json", "metrics.jsonl", "test_clusters.parquet", "config.json", "checkpoint/weights.safetensors")
+ROOT = Path(__file__).parents[3]
+
+
+def _never():
+    return False
+
+
+def _bits(folder):
+    return {name: sha256_file(folder / name) for name in FILES}
+
+
+def _train(cell, root, data_dir, should_stop=_never):
+    run_cell(cell, root, Datasets(data_dir), "code", LOG, should_stop)
+    return _bits(cell.folder(root))
+
+
+def _subprocess(program, cell, root, data_dir):
+    """Train a cell in a process of its own, with `program` run before the package is imported."""
+    code = f"""
+import json, logging, sys
+{program}
+from pathlib import Path
+from chemscale.grid import Cell
+from chemscale.training.job import Datasets
+from chemscale.training.run import run_cell
+cell = Cell.from_dict(json.loads({json.dumps(cell.to_dict())!r}))
+run_cell(cell, Path({str(root)!r}), Datasets(Path({str(data_dir)!r})), "code", logging.getLogger("x"), lambda: False)
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return _bits(cell.folder(root))
+
+
+@pytest.mark.parametrize("domain", ["language", "potentials"])
+def test_two_cells_in_one_process_give_the_bits_of_two_processes(make_cell, data_dir, tmp_path, domain):
+    other = "potentials" if domain == "language" else "language"
+    _train(make_cell(other), tmp_path / "together", data_dir)
+    _train(make_cell(domain, seed=3), tmp_path / "together", data_dir)
+    together = _train(make_cell(domain), tmp_path / "together", data_dir)
+    assert together == _subprocess("", make_cell(domain), tmp_path / "alone", data_dir)
+
+
+def test_trains_without_the_packages_that_a_compute_node_lacks(make_cell, data_dir, tmp_path):
+    blocked = ("rdkit", "pandas", "pydantic", "selfies", "snakemake", "ase", "tblite", "scipy", "yaml", "rich", "typer")
+    program = f"""
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ImportError(name + " is blocked")
+sys.meta_path.insert(0, Block())
+"""
+    for domain in ("language", "potentials"):
+        _subprocess(program, make_cell(domain), tmp_path, data_dir)
+
+
+@pytest.mark.parametrize("domain", ["language", "potentials"])
+@pytest.mark.parametrize("stop_after", [1, 9, 20])
+def test_interrupted_run_ends_with_the_same_bits(make_cell, data_dir, tmp_path, domain, stop_after):
+    whole = _train(make_cell(domain), tmp_path / "whole", data_dir)
+    asked = iter([False] * (stop_after - 1) + [True] + [False] * 100)
+    with pytest.raises(Stopped, match=f"after step {stop_after}"):
+        _train(make_cell(domain), tmp_path / "parted", data_dir, lambda: next(asked))
+    assert not (make_cell(domain).folder(tmp_path / "parted") / "metrics.json").exists()
+    assert _train(make_cell(domain), tmp_path / "parted", data_dir) == whole
+
+
+def test_records_say_what_was_trained_on(make_cell, data_dir, tmp_path):
+    cell = make_cell()
+    _train(cell, tmp_path, data_dir)
+    metrics = read_metrics(cell.folder(tmp_path) / "metrics.json")
+    data = load_language(data_dir / cell.data["key"])
+    training = [row for row, split in zip(data.rows, data.splits, strict=True) if split == "train"]
+    chosen = subset_rows(training, cell.data["key"], 0, 30)
+    lengths = dict(zip(data.rows, np.diff(data.offsets), strict=True))
+    assert metrics["tokens_unique"] == sum(lengths[row] - 1 for row in chosen)
+    assert metrics["subset_digest"] == rows_digest(chosen)
+    assert metrics["flops_6n"] == 6 * metrics["num_params_non_embedding"] * metrics["tokens_seen"]
+    clusters = read_parquet(cell.folder(tmp_path) / "test_clusters.parquet")
+    ratio = sum(clusters["loss_sum"].to_pylist()) / sum(clusters["count"].to_pylist())
+    assert metrics["test_loss"] == pytest.approx(ratio, rel=1e-12)
+    curve = [json.loads(line) for line in (cell.folder(tmp_path) / "metrics.jsonl").read_text().splitlines()]
+    validations = {line["step"]: line["val_loss"] for line in curve if "val_loss" in line}
+    assert metrics["val_loss"] == min(validations.values()) == validations[metrics["best_step"]]
+    assert [line["step"] for line in curve if "loss" in line] == list(range(1, 21))
+
+
+def test_changed_code_sets_the_checkpoint_aside(make_cell, data_dir, tmp_path):
+    cell = make_cell()
+    asked = iter([False] * 4 + [True])
+    with pytest.raises(Stopped):
+        _train(cell, tmp_path, data_dir, lambda: next(asked))
+    run_cell(cell, tmp_path, Datasets(data_dir), "other code", LOG, _never)
+    assert list((cell.folder(tmp_path) / "checkpoint" / "superseded").glob("*/step-*"))
+    assert read_metrics(cell.folder(tmp_path) / "metrics.json")["code_digest"] == "other code"
+
+
+def test_failed_cell_leaves_its_reason_and_the_pack_goes_on(make_cell, data_dir, tmp_path):
+    bad, good = make_cell(seed=1, learning_rate=1e30, gradient_clip=1e30), make_cell()
+    marker = tmp_path / "pack.json"
+    main_pack(
+        [bad.to_dict(), good.to_dict()], str(tmp_path), str(data_dir), {"chemgpt": "code"}, str(marker),
+        str(tmp_path / "pack.log"),
+    )  # fmt: skip
+    assert list(json.loads(marker.read_text())["failed"]) == [bad.path]
+    failure = json.loads((bad.folder(tmp_path) / "checkpoint" / "failure.json").read_text())
+    assert "nan at step" in failure["reason"] or "inf at step" in failure["reason"]
+    assert (good.folder(tmp_path) / "checkpoint" / "finished" / "metrics.json").exists()
+    with pytest.raises(TrainingError):
+        _train(bad, tmp_path, data_dir)
+    assert json.loads((bad.folder(tmp_path) / "checkpoint" / "failure.json").read_text())["attempts"] == 2
+
+
+def test_finished_records_are_published_without_training(make_cell, data_dir, tmp_path):
+    cell = make_cell()
+    before = _train(cell, tmp_path, data_dir)
+    (cell.folder(tmp_path) / "metrics.json").unlink()
+    assert run_cell(cell, tmp_path, Datasets(data_dir), "code", LOG, _never) is False
+    assert _bits(cell.folder(tmp_path)) == before
+
+
+def test_training_to_convergence_stops_when_validation_stops_falling(make_cell, data_dir, tmp_path):
+    cell = make_cell(
+        "potentials", protocol={"kind": "to_convergence", "steps": 400, "patience": 2}, validations=12, learning_rate=0.05
+    )
+    _train(cell, tmp_path, data_dir)
+    metrics = read_metrics(cell.folder(tmp_path) / "metrics.json")
+    assert metrics["best_step"] < metrics["steps"] < 400
+    assert metrics["protocol"] == "to_convergence(2, 400)"
