@@ -85,8 +85,11 @@ def _domain(kind: str) -> str:
 
 def load_study(path: str | Path) -> Study:
     """The study that a config file describes; `ConfigError` where its grid is impossible."""
-    path = Path(path)
-    config = load_config(path)
+    return study_of(load_config(Path(path)), Path(path))
+
+
+def study_of(config: StudyConfig, path: Path) -> Study:
+    """The study of a checked config; `path` is what errors name. `ConfigError` where its grid is impossible."""
     sections: dict[str, Any] = {
         name: section for name in FAMILIES if (section := getattr(config.families, name)) is not None
     }

@@ -1,1 +1,1 @@
-"""Whether every number of a finished study follows from its raw records."""
+"""Whether every number of a finished study follows from its raw records; needs the study's folder alone."""

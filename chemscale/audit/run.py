@@ -1,0 +1,124 @@
+"""The audit of a finished study: its checks in order, the records that it writes, and the command's verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from chemscale.audit import files
+from chemscale.audit.cells import check_grid, check_records
+from chemscale.audit.data import check_data, check_subsets
+from chemscale.audit.files import check_files, seal
+from chemscale.audit.findings import Findings
+from chemscale.audit.tables import check_data_table, check_fits, check_gathered, check_page
+from chemscale.errors import ChemscaleError, InputError
+from chemscale.io import read_json, write_json
+
+__all__ = ["audit", "audit_command", "seal", "write_final", "write_records"]
+
+Check = Callable[[Path, dict[str, Any], Findings], None]
+
+# What each check proves; those of the records run before the page is written, and once more at the end.
+RECORDS: dict[str, tuple[str, Check]] = {
+    "grid": ("the cells are those of the config and of the plan, none more, none fewer", check_grid),
+    "records": ("each cell's metrics follow from its spec, curve and test clusters", check_records),
+    "data": ("every input row is accounted for, and no group is in two splits", check_data),
+    "subsets": ("each cell saw the first rows of its seed's keyed order, so subsets nest", check_subsets),
+    "gathered": ("the tables hold the raw records, value for value", check_gathered),
+    "data table": ("the numbers of the data sets are those of their manifests", check_data_table),
+    "fits": ("every fit, interval, refusal and control effect follows from the tables", check_fits),
+}
+PAGE = "page"
+
+
+def audit(root: Path, stage: str) -> dict[str, Any]:
+    """The verdict on a study's folder.
+
+    Args:
+        root: the study's folder; nothing else is read.
+        stage: "records" before the page exists, "all" for everything.
+
+    Returns:
+        verdict ("ok" or "failed") and checks: name, proves, verdict, compared, evidence.
+    """
+    checks = []
+    if stage == "all":
+        checks.append(_run("files", "no file was changed, lost or added since the seal", lambda f: check_files(root, f)))
+    study: dict[str, Any] = {}
+
+    def read_study(findings: Findings) -> None:
+        study.update(read_json(root / "config.json"))
+        findings.compared += 1
+
+    checks.append(_run("study", "the resolved study is readable", read_study))
+    for name, (proves, check) in RECORDS.items():
+        checks.append(_run(name, proves, lambda findings, check=check: check(root, study, findings)))  # type: ignore[misc]
+    if stage == "all":
+        checks.append(
+            _run(PAGE, "every number on the page is a table's", lambda findings: check_page(root, study, findings))
+        )
+        checks.append(
+            _run("verdict", "the verdict that the page prints is this one", lambda f: _check_verdict(root, checks, f))
+        )
+    failed = any(check["verdict"] != "ok" for check in checks)
+    return {"verdict": "failed" if failed else "ok", "stage": stage, "checks": checks}
+
+
+def _run(name: str, proves: str, check: Callable[[Findings], None]) -> dict[str, Any]:
+    findings = Findings(name, proves)
+    try:
+        check(findings)
+    except Exception as error:
+        # files of a stranger's study can make any reader fail; whatever it was is a finding, never a traceback
+        findings.differ(f"{type(error).__name__}: {error}")
+    return findings.record()
+
+
+def _check_verdict(root: Path, checks: list[dict[str, Any]], findings: Findings) -> None:
+    """The audit of the records, which the page prints, says what the checks say now."""
+    stored = {check["name"]: check["verdict"] for check in read_json(root / "audit" / "records.json")["checks"]}
+    now = {check["name"]: check["verdict"] for check in checks if check["name"] in {"study", *RECORDS}}
+    findings.equal("audit/records.json", stored, now)
+
+
+def write_records(root: Path) -> None:
+    """Audit records, tables and fits, and write `audit/records.json` for the page to print.
+
+    Raises:
+        ChemscaleError: a check failed; the record is written all the same.
+    """
+    result = audit(root, "records")
+    write_json(root / "audit" / "records.json", result)
+    _raise_if_failed(root, result)
+
+
+def write_final(root: Path) -> None:
+    """Audit everything and write `audit/audit.json`.
+
+    Raises:
+        ChemscaleError: a check failed; the record is written all the same.
+    """
+    result = audit(root, "all")
+    write_json(root / "audit" / "audit.json", result)
+    _raise_if_failed(root, result)
+
+
+def _raise_if_failed(root: Path, result: dict[str, Any]) -> None:
+    failed = [f"{check['name']}: {check['evidence'][0]}" for check in result["checks"] if check["verdict"] != "ok"]
+    if failed:
+        raise ChemscaleError(f"audit of {root} failed: " + "; ".join(failed))
+
+
+def audit_command(root: Path, deep: bool = False) -> tuple[int, dict[str, Any]]:
+    """The exit code and the verdict of `chemscale audit`: 0 ok, 1 something differs.
+
+    Raises:
+        InputError: the folder is no finished study, or the deep audit is asked for.
+    """
+    if deep:
+        raise InputError("audit --deep", "a level that is not there yet", "audit without --deep")
+    if not (root / files.SUMS).is_file() and not (root / "config.json").is_file():
+        raise InputError(f"audit {root}", "no finished study", "name a study's folder, such as results/quickstart")
+    result = audit(root, "all")
+    return (0 if result["verdict"] == "ok" else 1), result

@@ -1,0 +1,147 @@
+"""Checks of what was computed from the records: tables, fits, and the numbers on the page."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from chemscale.audit.findings import Findings
+from chemscale.io import canonical_json, read_json, read_parquet
+from chemscale.records import gather
+from chemscale.scaling.study_fits import control_table, fit_study, local_slopes
+from chemscale.units import format_number
+
+# The column that names a row of each table that the page prints from.
+ROW_KEYS = {
+    "cells": "cell",
+    "controls": "cell",
+    "fits": "fit_id",
+    "control_effects": "effect_id",
+    "slopes": "slope_id",
+    "data": "name",
+    "plan": "cell",
+}
+
+
+def read_table(root: Path, name: str) -> pd.DataFrame:
+    """A table of the study."""
+    return read_parquet(root / "tables" / f"{name}.parquet").to_pandas()
+
+
+def check_gathered(root: Path, study: dict[str, Any], findings: Findings) -> None:
+    """`cells`, `controls` and `test_clusters` hold the raw records, value for value."""
+    cells, clusters = gather(root, study["cells"], study["waived"])
+    controls, _ = gather(root, study["controls"], study["waived"])
+    for name, expected in (("cells", cells), ("controls", controls), ("test_clusters", clusters)):
+        found = read_table(root, name)
+        findings.same_tables(f"tables/{name}.parquet", found, expected, ROW_KEYS.get(name), close=False)
+
+
+def check_data_table(root: Path, study: dict[str, Any], findings: Findings) -> None:
+    """`data` holds the numbers of the manifests."""
+    found = read_table(root, "data").set_index("name")
+    findings.same_names("tables/data.parquet", found.index, study["data"])
+    for name in study["data"]:
+        manifest = read_json(root / "data" / name / "manifest.json")
+        expected = {
+            "rows_in": manifest["rows_in"],
+            "rows_kept": manifest["rows_kept"],
+            "rows_rejected": sum(manifest["rejected"].values()),
+            "rejected": canonical_json(manifest["rejected"]),
+            "digest": manifest["digest"],
+            "source": manifest["source"]["name"],
+            "licence": manifest["source"]["licence"],
+            **{f"rejected_{reason}": number for reason, number in manifest["rejected"].items()},
+        }
+        for split, numbers in manifest["splits"].items():
+            expected |= {f"{split}_{what}": value for what, value in numbers.items() if what != "digest"}
+        for column, value in expected.items():
+            findings.equal(f"tables/data.parquet: row {name}, column {column}", found.loc[name, column], value)
+
+
+def check_fits(root: Path, study: dict[str, Any], findings: Findings) -> None:
+    """Every fit, interval, verdict, control effect and slope follows from the gathered tables."""
+    cells, controls, clusters = (read_table(root, name) for name in ("cells", "controls", "test_clusters"))
+    settings = study["config"]["fits"]
+    for name, expected in (
+        ("fits", fit_study(cells, clusters, controls, settings)),
+        ("control_effects", control_table(cells, controls)),
+        ("slopes", local_slopes(cells)),
+    ):
+        found = read_table(root, name)
+        findings.same_tables(f"tables/{name}.parquet", found, expected, ROW_KEYS[name], close=True)
+
+
+class _Numbers(HTMLParser):
+    """The elements of a page that name a table's value, and their text."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.numbers: list[tuple[str, str, str, str]] = []
+        self.broken: list[str] = []
+        self._open: tuple[str, str, str] | None = None
+        self._tag = ""
+        self._text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Begin a number, or note what has no place inside one."""
+        given = {name: value or "" for name, value in attrs if name.startswith("data-")}
+        named = {name: given[name] for name in ("data-table", "data-row", "data-column") if name in given}
+        if self._open is not None:
+            self.broken.append(f"an element inside the number {self._open}")
+        if not named:
+            return
+        if len(named) < 3:
+            self.broken.append(f"line {self.getpos()[0]}: an element with {', '.join(named)} alone")
+            return
+        self._open, self._tag, self._text = (named["data-table"], named["data-row"], named["data-column"]), tag, []
+
+    def handle_data(self, data: str) -> None:
+        """Collect a number's text."""
+        if self._open is not None:
+            self._text.append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        """End a number."""
+        if self._open is not None and tag == self._tag:
+            self.numbers.append((*self._open, "".join(self._text)))
+            self._open = None
+
+
+def check_page(root: Path, study: dict[str, Any], findings: Findings) -> None:
+    """Every number on the page is the table's, and the numbers that a report owes are there.
+
+    Numbers inside figures are not checked.
+    """
+    parser = _Numbers()
+    parser.feed((root / "report" / "index.html").read_text(encoding="utf-8"))
+    parser.close()
+    for broken in parser.broken:
+        findings.differ(f"report/index.html: {broken}")
+    tables = {name: read_table(root, name).astype({key: str}).set_index(key) for name, key in ROW_KEYS.items()}
+    printed: set[tuple[str, str, str]] = set()
+    for table, row, column, text in parser.numbers:
+        where = f"report/index.html: {table}, row {row}, column {column}"
+        if table not in tables or row not in tables[table].index or column not in tables[table].columns:
+            findings.differ(f"{where}: the tables have no such value")
+            continue
+        value = tables[table].at[row, column]
+        plain = None if value is pd.NA else value.item() if hasattr(value, "item") else value
+        findings.equal(where, text, format_number(plain, column))
+        printed.add((table, row, column))
+    for place in _owed(tables) - printed:
+        findings.differ(f"report/index.html: {', '.join(place)} is not on the page")
+
+
+def _owed(tables: dict[str, pd.DataFrame]) -> set[tuple[str, str, str]]:
+    """The numbers that must be on the page: accepted exponents with their intervals, and every cell's test loss."""
+    owed = {("cells", str(cell), "test_loss") for cell in tables["cells"].index}
+    fits = tables["fits"]
+    for fit_id, fit in fits[fits["verdict"] == "accepted"].iterrows():
+        for name in ("alpha", "beta"):
+            if pd.notna(fit[name]):
+                owed |= {("fits", str(fit_id), f"{name}{end}") for end in ("", "_low", "_high")}
+    return owed
