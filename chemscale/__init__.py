@@ -22,4 +22,5 @@ def load_cells(root: str | Path) -> pd.DataFrame:
     """
     from chemscale.io import read_parquet
 
-    return read_parquet(Path(root) / "tables" / "cells.parquet").to_pandas()
+    cells: pd.DataFrame = read_parquet(Path(root) / "tables" / "cells.parquet").to_pandas()
+    return cells

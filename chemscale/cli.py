@@ -50,7 +50,9 @@ def _status_text(found: dict[str, Any]) -> str:
     for entry in found["cells"]:
         if entry["state"] in ("running", "failed"):
             waived = " (waived)" if entry["waived"] else ""
-            lines.append(f"{entry['state']:8} {entry['cell']}{waived}" + (f": {entry['reason']}" if entry["reason"] else ""))
+            lines.append(
+                f"{entry['state']:8} {entry['cell']}{waived}" + (f": {entry['reason']}" if entry["reason"] else "")
+            )
     if found["rerun"]:
         lines.append(f"run the failed ones again: {found['rerun']}")
     return "\n".join(lines)
@@ -75,7 +77,7 @@ def _fit_text(record: dict[str, Any]) -> str:
     for name, value in record["parameters"].items():
         low, high = record["intervals"].get(name) or (None, None)
         interval = "" if low is None or high is None else f"  [{low:.4g}, {high:.4g}] at {record['level']:g}"
-        lines.append(f"  {name:6} {'–' if value is None else format(value, '.4g')}{interval}")
+        lines.append(f"  {name:6} {'-' if value is None else format(value, '.4g')}{interval}")
     lines += [f"  reason: {reason}" for reason in record["reasons"]]
     return "\n".join(lines)
 

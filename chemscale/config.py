@@ -53,7 +53,7 @@ class DataSection(Section):
 
 
 class Molecules(DataSection):
-    """Molecules for a language model: a source of SMILES and the policy for stereo, fragments, length and vocabulary."""
+    """Molecules for a language model: a source of SMILES, and the policy for stereo, fragments and vocabulary."""
 
     kind: Literal["molecules"]
     source: Literal["chemicals", "file"]
@@ -245,7 +245,7 @@ class StudyConfig(Section):
     data_dir: str = "data"
     threads: Positive = 1  # per cell; bits depend on it
     data: Annotated[dict[Name, AnyData], Field(min_length=1)]
-    families: Families  # type: ignore[valid-type]
+    families: Families
     controls: dict[Name, Control] = {}
     fits: Fits = Fits()
     waived: list[str] = []  # cells, by path, that the study may go without
@@ -274,9 +274,9 @@ _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG,
 
 
 def load_config(path: Path) -> StudyConfig:
-    """The checked config of a study's YAML file; `ConfigError` names file, key path, value found and what is allowed."""
+    """The checked config of a YAML file; `ConfigError` names file, key path, value found and what is allowed."""
     try:
-        raw = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
+        raw = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except FileNotFoundError:
         raise ConfigError(f"read the config {path}", "no such file", "name an existing YAML file") from None
     except UnicodeDecodeError as error:

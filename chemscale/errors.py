@@ -38,7 +38,7 @@ class TrainingError(ChemscaleError):
     """A training run cannot go on, for instance because its loss is not finite (exit code 1)."""
 
 
-class Stopped(ChemscaleError):
+class Stopped(ChemscaleError):  # noqa: N818 (no failure: the same command continues)
     """A signal stopped the work after a checkpoint; the same command continues it (exit code 75)."""
 
     exit_code = 75

@@ -83,7 +83,9 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     except FileNotFoundError:
         raise RecordError(f"read {path}", "no such file", "run the stage that writes it") from None
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
-        raise RecordError(f"read {path}", f"no readable Parquet ({error})", "delete it and run its stage again") from None
+        raise RecordError(
+            f"read {path}", f"no readable Parquet ({error})", "delete it and run its stage again"
+        ) from None
 
 
 def sha256_file(path: Path) -> str:

@@ -12,7 +12,19 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGE = Path(__file__).resolve().parent
-_PACKAGES = ("chemscale", "torch", "numpy", "pyarrow", "safetensors", "rdkit", "selfies", "ase", "tblite", "scipy", "pandas")
+_PACKAGES = (
+    "chemscale",
+    "torch",
+    "numpy",
+    "pyarrow",
+    "safetensors",
+    "rdkit",
+    "selfies",
+    "ase",
+    "tblite",
+    "scipy",
+    "pandas",
+)
 
 
 @cache
@@ -24,7 +36,9 @@ def code_digest(*modules: str) -> str:
     summed = hashlib.sha256()
     for module in sorted(modules):
         path = _PACKAGE / module
-        files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path.with_suffix(".py")]
+        files = (
+            sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path.with_suffix(".py")]
+        )
         assert files, f"no module {module}"
         for file in files:
             summed.update(f"{file.relative_to(_PACKAGE).as_posix()}\0".encode())

@@ -140,13 +140,21 @@ def gather(root: Path, cells: list[dict[str, Any]], waived: list[str]) -> tuple[
         clusters.append(table)
     whole = {name: "Int64" for name, kind in METRIC_FIELDS.items() if kind is int}
     texts = [name for name, kind in METRIC_FIELDS.items() if kind is str]
-    columns = ["cell", *(name for name in METRIC_FIELDS if name not in ("test_metrics", "reasons")), *PROVENANCE_COLUMNS]
+    columns = [
+        "cell",
+        *(name for name in METRIC_FIELDS if name not in ("test_metrics", "reasons")),
+        *PROVENANCE_COLUMNS,
+    ]
     frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
     # typed by the schema: a column without any value must not change its type from study to study
     frame = frame.astype(whole | {"attempts": "Int64"} | dict.fromkeys(texts, "str"))
     frame = frame.astype(
-        {name: "float64" for name in frame.columns if METRIC_FIELDS.get(name) is float or name.startswith("test_")
-         and name not in METRIC_FIELDS} | dict.fromkeys(("wall_s", "device_s", "energy_kwh"), "float64")
+        {
+            name: "float64"
+            for name in frame.columns
+            if METRIC_FIELDS.get(name) is float or (name.startswith("test_") and name not in METRIC_FIELDS)
+        }
+        | dict.fromkeys(("wall_s", "device_s", "energy_kwh"), "float64")
         | {"peak_memory_bytes": "Int64"}
     )
     joined = (

@@ -28,11 +28,11 @@ def _base(column: str) -> str:
 def format_number(value: float | int | None, column: str) -> str:
     """The printed form of a table's value: the page prints it and the audit compares with it.
 
-    Exponents have three decimals, losses and scales four significant digits, shares two decimals, whole numbers thousands
-    separators; a missing value is a dash. `column` is the name of the table's column.
+    Exponents have three decimals, losses four significant digits, shares two decimals, whole numbers separators of
+    thousands; a missing value is a dash. `column` is the name of the table's column.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
+        return "–"  # noqa: RUF001 (the dash that a table shows for no value)
     base = _base(column)
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -97,12 +97,16 @@ def _check_cell(root: Path, cell: Cell, findings: Findings) -> None:
         expected["flops_6n"] = 6 * parameters.non_embedding * metrics["tokens_seen"]
     else:
         expected["frames_unique"] = cell.num_samples
-        findings.close(f"{where}: test_metrics.force_mae", metrics["test_metrics"].get("force_mae"), expected["test_loss"])
+        findings.close(
+            f"{where}: test_metrics.force_mae", metrics["test_metrics"].get("force_mae"), expected["test_loss"]
+        )
 
     curve = [json.loads(line) for line in (root / cell.path / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in curve if "loss" in line]
     validations = {line["step"]: line["val_loss"] for line in curve if "val_loss" in line}
-    findings.equal(f"{cell.path}/metrics.jsonl: steps", [line["step"] for line in steps], list(range(1, len(steps) + 1)))
+    findings.equal(
+        f"{cell.path}/metrics.jsonl: steps", [line["step"] for line in steps], list(range(1, len(steps) + 1))
+    )
     last = steps[-1]
     expected |= {"steps": last["step"], seen: last[seen], "flops_full": last["flops_full"]}
     expected |= {"val_loss": min(validations.values()), "best_step": min(validations, key=validations.__getitem__)}

@@ -50,14 +50,14 @@ def _check_rows(root: Path, where: str, manifest: dict[str, Any], findings: Find
     for index, split in enumerate(splits):
         members[split].append(index)
     amount = "tokens" if manifest["domain"] == LANGUAGE else "frames"
-    for split, index in members.items():
+    for split, chosen in members.items():
         stated = manifest["splits"].get(split, {})
-        total = sum(lengths[at] for at in index) if amount == "tokens" else len(index)
+        total = sum(lengths[at] for at in chosen) if amount == "tokens" else len(chosen)
         found = {
-            "rows": len(index),
+            "rows": len(chosen),
             amount: total,
-            "groups": len({groups[at] for at in index}),
-            "digest": rows_digest([rows[at] for at in index]),
+            "groups": len({groups[at] for at in chosen}),
+            "digest": rows_digest([rows[at] for at in chosen]),
         }
         findings.equal(f"{where}/manifest.json: splits.{split}", stated, found)
     if settings["kind"] == "trajectories":
@@ -77,7 +77,7 @@ def _check_rows(root: Path, where: str, manifest: dict[str, Any], findings: Find
 
 
 def check_subsets(root: Path, study: dict[str, Any], findings: Findings) -> None:
-    """Each cell was trained on the first rows of its seed's keyed order, so that subsets nest, and tested on the splits."""
+    """Each cell was trained on the first rows of its seed's keyed order, so subsets nest, and tested on test."""
     data: dict[str, dict[str, Any]] = {}
     for name in study["data"]:
         table = read_parquet(root / "data" / name / "rows.parquet")

@@ -49,7 +49,9 @@ class Findings:
         self.differences += [f"{where}: {name} is missing" for name in sorted(expected - found)]
         self.differences += [f"{where}: {name} is unknown" for name in sorted(found - expected)]
 
-    def same_tables(self, where: str, found: pd.DataFrame, expected: pd.DataFrame, key: str | None, close: bool) -> None:
+    def same_tables(
+        self, where: str, found: pd.DataFrame, expected: pd.DataFrame, key: str | None, close: bool
+    ) -> None:
         """Compare two tables, columns, rows and values; `key` is the column that names a row."""
         self.same_names(f"{where}: column", map(str, found.columns), map(str, expected.columns))
         self.equal(f"{where}: rows", len(found), len(expected))

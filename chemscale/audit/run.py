@@ -44,7 +44,9 @@ def audit(root: Path, stage: str) -> dict[str, Any]:
     """
     checks = []
     if stage == "all":
-        checks.append(_run("files", "no file was changed, lost or added since the seal", lambda f: check_files(root, f)))
+        checks.append(
+            _run("files", "no file was changed, lost or added since the seal", lambda f: check_files(root, f))
+        )
     study: dict[str, Any] = {}
 
     def read_study(findings: Findings) -> None:

@@ -28,7 +28,8 @@ ROW_KEYS = {
 
 def read_table(root: Path, name: str) -> pd.DataFrame:
     """A table of the study."""
-    return read_parquet(root / "tables" / f"{name}.parquet").to_pandas()
+    table: pd.DataFrame = read_parquet(root / "tables" / f"{name}.parquet").to_pandas()
+    return table
 
 
 def check_gathered(root: Path, study: dict[str, Any], findings: Findings) -> None:
@@ -121,27 +122,29 @@ def check_page(root: Path, study: dict[str, Any], findings: Findings) -> None:
     parser.close()
     for broken in parser.broken:
         findings.differ(f"report/index.html: {broken}")
-    tables = {name: read_table(root, name).astype({key: str}).set_index(key) for name, key in ROW_KEYS.items()}
+    tables = {name: _by_key(root, name, key) for name, key in ROW_KEYS.items()}
     printed: set[tuple[str, str, str]] = set()
     for table, row, column, text in parser.numbers:
         where = f"report/index.html: {table}, row {row}, column {column}"
-        if table not in tables or row not in tables[table].index or column not in tables[table].columns:
+        if column not in tables.get(table, {}).get(row, {}):
             findings.differ(f"{where}: the tables have no such value")
             continue
-        value = tables[table].at[row, column]
-        plain = None if value is pd.NA else value.item() if hasattr(value, "item") else value
-        findings.equal(where, text, format_number(plain, column))
+        findings.equal(where, text, format_number(tables[table][row][column], column))
         printed.add((table, row, column))
     for place in _owed(tables) - printed:
         findings.differ(f"report/index.html: {', '.join(place)} is not on the page")
 
 
-def _owed(tables: dict[str, pd.DataFrame]) -> set[tuple[str, str, str]]:
+def _by_key(root: Path, name: str, key: str) -> dict[str, dict[str, Any]]:
+    """A table's rows as plain values, by the column that names a row."""
+    return {str(row[key]): row for row in read_parquet(root / "tables" / f"{name}.parquet").to_pylist()}
+
+
+def _owed(tables: dict[str, dict[str, dict[str, Any]]]) -> set[tuple[str, str, str]]:
     """The numbers that must be on the page: accepted exponents with their intervals, and every cell's test loss."""
-    owed = {("cells", str(cell), "test_loss") for cell in tables["cells"].index}
-    fits = tables["fits"]
-    for fit_id, fit in fits[fits["verdict"] == "accepted"].iterrows():
+    owed = {("cells", cell, "test_loss") for cell in tables["cells"]}
+    for fit_id, fit in tables["fits"].items():
         for name in ("alpha", "beta"):
-            if pd.notna(fit[name]):
-                owed |= {("fits", str(fit_id), f"{name}{end}") for end in ("", "_low", "_high")}
+            if fit["verdict"] == "accepted" and fit[name] is not None:
+                owed |= {("fits", fit_id, f"{name}{end}") for end in ("", "_low", "_high")}
     return owed

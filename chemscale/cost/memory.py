@@ -26,4 +26,4 @@ def peak_bytes(family: str, knobs: Mapping[str, Any], vocab_size: int | None, ba
     else:
         per_edge = knobs["num_radial"] + knobs["interactions"] * width * (4 if family == "schnet" else 14)
         activations = 4 * _FLOAT * batch * 10 * per_edge
-    return _BASE + state + activations
+    return int(_BASE + state + activations)

@@ -43,9 +43,9 @@ def row_digest(text: str) -> str:
 @cache
 def _quiet() -> None:
     """Silence RDKit's log in this process: what it says of a row is the row's reject reason here."""
-    from rdkit import RDLogger
+    from rdkit import rdBase
 
-    RDLogger.DisableLog("rdApp.*")
+    rdBase.DisableLog("rdApp.*")
 
 
 def convert(smiles: str, section: Mapping[str, Any]) -> tuple[str, str, str] | str:
@@ -109,7 +109,7 @@ def prepare(section: Mapping[str, Any], folder: Path, log_file: str | None = Non
     The same source and section give the same bytes for every number of workers.
 
     Raises:
-        DataError: more rows than the section's `max_reject_share` are rejected (duplicates don't count), or none is left.
+        DataError: more than the share `max_reject_share` is rejected (duplicates don't count), or none is left.
     """
     import pyarrow as pa
 

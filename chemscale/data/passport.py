@@ -1,4 +1,4 @@
-"""What a study keeps of its data, so that an audit needs no data folder: manifest, vocabulary, rows with their splits."""
+"""What a study keeps of its data, so that an audit needs no more: manifest, vocabulary, rows with their splits."""
 
 from __future__ import annotations
 

@@ -163,7 +163,9 @@ def read_columns(folder: Path, columns: list[str]) -> pa.Table:
         found = sha256_file(path)
         if found != shard["sha256"]:
             raise DataError(
-                f"read {path}", f"sha256 {found[:12]} where the manifest says {shard['sha256'][:12]}", "run the data stage again"
+                f"read {path}",
+                f"sha256 {found[:12]} where the manifest says {shard['sha256'][:12]}",
+                "run the data stage again",
             )
         table = read_parquet(path, columns)
         if table.num_rows != shard["rows"]:
@@ -217,9 +219,7 @@ def load_language(folder: Path) -> LanguageData:
 
 def load_frames(folder: Path) -> FrameData:
     """The frames of a potential data folder; `DataError` where it is not whole."""
-    table = read_columns(
-        folder, ["row", "group", "split", "molecule", "species", "positions", "energy", "forces"]
-    )
+    table = read_columns(folder, ["row", "group", "split", "molecule", "species", "positions", "energy", "forces"])
     species, offsets = _flat(table["species"])
     positions, forces = (_flat(table[name])[0].reshape(-1, 3) for name in ("positions", "forces"))
     if not len(species) == len(positions) == len(forces):

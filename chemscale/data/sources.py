@@ -35,7 +35,7 @@ SOURCES: dict[str, Source] = {
         rows=71_347,
         sha256="3b9aac5ae8d270bafc9e72a6af5441ce580f0ce444d1dee48dc37e47474b91fc",
         licence="MIT",
-        citation="C. Bell et al., chemicals: chemical properties component of Chemical Engineering Design Library, 2016-2026",
+        citation="C. Bell et al., chemicals: Chemical properties component of ChEDL, github.com/CalebBell/chemicals",
     )
 }
 # Columns of the identifier table, which has no header

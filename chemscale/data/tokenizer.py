@@ -90,7 +90,9 @@ def prepare(section: Mapping[str, Any], folder: Path) -> None:
     counts = Counter(molecule["split"] for molecule in molecules)
     empty = [split for split in ("train", "validation", "test") if not counts[split]]
     if empty:
-        raise DataError(f"split {len(molecules):,} molecules", f"no molecule in {', '.join(empty)}", "use more molecules")
+        raise DataError(
+            f"split {len(molecules):,} molecules", f"no molecule in {', '.join(empty)}", "use more molecules"
+        )
     tokenizer = Tokenizer.build(
         (molecule["selfies"] for molecule in molecules if molecule["split"] == "train"), section["min_symbol_count"]
     )

@@ -42,7 +42,8 @@ class Block(nn.Module):
         )
         hidden = hidden + self.attention_output(attended.transpose(1, 2).reshape(batch, length, width))
         inner = functional.gelu(self.mlp_input(self.norm_mlp(hidden)), approximate="tanh")
-        return hidden + self.mlp_output(inner)
+        output: Tensor = hidden + self.mlp_output(inner)
+        return output
 
 
 def _window_mask(length: int, device: torch.device) -> Tensor:

@@ -14,6 +14,7 @@ class Potential(nn.Module):
     """A graph network with the reference energies and the scale that its training subset fixed."""
 
     reference: Tensor
+    scale: Tensor
 
     def __init__(self, core: nn.Module, reference: Tensor, scale: float) -> None:
         """`reference`: energy of each species in eV [119], float64; `scale`: eV per unit of the network's energy."""
@@ -33,7 +34,8 @@ class Potential(nn.Module):
     ) -> Tensor:
         """Interaction energy of each frame [F] in scaled units; `frame` [A] says which frame an atom is in."""
         energies = self.core(species, positions, edges, shifts)
-        return energies.new_zeros(num_frames).index_add(0, frame, energies)
+        summed: Tensor = energies.new_zeros(num_frames).index_add(0, frame, energies)
+        return summed
 
     def energies_and_forces(
         self,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def edge_vectors(positions: Tensor, edges: Tensor, shifts: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Vectors [E, 3] from the receiving atom (row 0 of `edges`) to the sending one, and their lengths [E], in angstrom."""
+    """Vectors [E, 3] from the receiving atom (row 0 of `edges`) to the sending one, and their lengths [E]; angstrom."""
     vectors = positions.index_select(0, edges[1]) - positions.index_select(0, edges[0])
     if shifts is not None:
         vectors = vectors + shifts
@@ -17,19 +17,22 @@ def edge_vectors(positions: Tensor, edges: Tensor, shifts: Tensor | None) -> tup
 
 
 def envelope(distances: Tensor, cutoff: float) -> Tensor:
-    """1 at distance 0, falling to 0 at the cutoff with vanishing first and second derivatives (DimeNet's polynomial, p = 6;
-    Gasteiger et al. 2020, arXiv 2003.03123, eq. 8)."""
+    """1 at distance 0, falling to 0 at the cutoff with vanishing first and second derivatives.
+
+    DimeNet's polynomial with p = 6 (Gasteiger et al. 2020, arXiv 2003.03123, eq. 8).
+    """
     scaled = (distances / cutoff).clamp(max=1.0)
     power = scaled**6
     return 1 - power * (28 - scaled * (48 - 21 * scaled))
 
 
 class GaussianBasis(nn.Module):
-    """Gaussians at equal spacing from 0 to the cutoff, as wide as their spacing: distances [E] to features [E, num_radial]."""
+    """Gaussians at equal spacing from 0 to the cutoff, as wide as it: distances [E] to features [E, num_radial]."""
 
     def __init__(self, num_radial: int, cutoff: float) -> None:
         super().__init__()
         spacing = cutoff / (num_radial - 1)
+        self.centres: Tensor
         self.register_buffer("centres", torch.arange(num_radial) * spacing, persistent=False)
         self.coefficient = -0.5 / spacing**2
 
@@ -43,6 +46,7 @@ class BesselBasis(nn.Module):
 
     def __init__(self, num_radial: int, cutoff: float) -> None:
         super().__init__()
+        self.frequencies: Tensor
         self.register_buffer("frequencies", torch.arange(1, num_radial + 1) * (math.pi / cutoff), persistent=False)
 
     def forward(self, distances: Tensor) -> Tensor:

@@ -52,4 +52,4 @@ def estimated_seconds(cell: Cell) -> float:
         step = 5e-3 + 1e-5 * training["batch_frames"] * knobs["interactions"] * knobs["width"]
     passes = cell.protocol.get("epochs", 1)
     steps = cell.protocol.get("steps") or math.ceil(passes * cell.num_samples / per_batch)
-    return 1.0 + steps * step
+    return float(1.0 + steps * step)

@@ -23,7 +23,12 @@ from chemscale.units import format_number
 
 # Means of the quickstart's data: vocabulary of the identifier table, atoms and directed edges within 5 angstrom of a
 # conformer of 2 to 5 heavy atoms.
-NOMINAL = {"vocabulary": 600, "tokens_per_molecule": SYMBOLS_PER_MOLECULE, "atoms_per_frame": 10, "edges_per_frame": 100}
+NOMINAL = {
+    "vocabulary": 600,
+    "tokens_per_molecule": SYMBOLS_PER_MOLECULE,
+    "atoms_per_frame": 10,
+    "edges_per_frame": 100,
+}
 
 
 def plan_cell(cell: Cell) -> dict[str, Any]:
@@ -38,7 +43,10 @@ def plan_cell(cell: Cell) -> dict[str, Any]:
     steps = cell.protocol.get("steps") or in_epoch * cell.protocol.get("epochs", 1)
     if language:
         molecules = round(steps * per_step)
-        flops = language_flops(cell.knobs, NOMINAL["vocabulary"], [NOMINAL["tokens_per_molecule"]])["flops_full"] * molecules
+        flops = (
+            language_flops(cell.knobs, NOMINAL["vocabulary"], [NOMINAL["tokens_per_molecule"]])["flops_full"]
+            * molecules
+        )
         batch = cell.training["batch_tokens"]
         unique, seen = cell.num_samples * NOMINAL["tokens_per_molecule"], molecules * NOMINAL["tokens_per_molecule"]
     else:
@@ -108,7 +116,7 @@ def render(plan: dict[str, Any]) -> str:
         )
     total = plan["total"]
     lines.append(
-        f"{total['cells']} cells, {total['flops_full']:.2e} FLOPs, {total['device_hours']:.2f} device hours on one core; "
+        f"{total['cells']} cells, {total['flops_full']:.2e} FLOPs, {total['device_hours']:.2f} device hours, one core; "
         + "; ".join(f"{column} unknown: {reason}" for column, reason in plan["reasons"].items())
     )
     return "\n".join(lines)
@@ -121,10 +129,7 @@ def write(study_path: Path, root: Path) -> None:
     study = load_study(study_path)
     rows = [plan_cell(cell) for cell in study.cells + study.controls]
     schema = pa.schema(
-        [
-            (name, pa.string() if name in _TEXT else pa.float64() if name in _REAL else pa.int64())
-            for name in rows[0]
-        ]
+        [(name, pa.string() if name in _TEXT else pa.float64() if name in _REAL else pa.int64()) for name in rows[0]]
     )
     write_parquet(root / "tables" / "plan.parquet", pa.Table.from_pylist(rows, schema=schema))
 

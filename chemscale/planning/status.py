@@ -1,4 +1,4 @@
-"""Where a study stands: which cells are done, running, failed (and why) or waiting, and how to run the failed ones again."""
+"""Where a study stands: which cells are done, running, failed (and why) or waiting; how to rerun the failed ones."""
 
 from __future__ import annotations
 

@@ -112,7 +112,11 @@ class Checkpoint:
                 shutil.move(entry, aside / entry.name)
         self.log.warning(
             "%s: checkpoint of another %s (%.12s, now %.12s) moved to %s; training starts anew",
-            self.folder.parent, field, found, now, aside,
+            self.folder.parent,
+            field,
+            found,
+            now,
+            aside,
         )
 
     # --- finished records ---------------------------------------------------------------------------------------------

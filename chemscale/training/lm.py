@@ -102,7 +102,9 @@ def train(job: Job, attempts: int) -> None:
     assert best is not None, "the last step is always validated"
     with engine.evaluated(best):
         sums = _loss_per_molecule(model, data, test.index)
-        weights.save(job.checkpoint.folder, model, {"family": cell.family, "knobs": cell.knobs, "vocab": len(tokenizer)})
+        weights.save(
+            job.checkpoint.folder, model, {"family": cell.family, "knobs": cell.knobs, "vocab": len(tokenizer)}
+        )
     clusters = cluster_sums([data.groups[row] for row in test.index], sums, predicted[test.index])
 
     # --- records ------------------------------------------------------------------------------------------------------

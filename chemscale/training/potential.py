@@ -54,9 +54,7 @@ def train(job: Job, attempts: int) -> None:
     steps = total_steps(cell.protocol, sampler)
 
     # --- model and engine ---------------------------------------------------------------------------------------------
-    model = Potential(
-        registry.build(cell.family, cell.knobs, seed=cell.seed), torch.from_numpy(reference), scale
-    )
+    model = Potential(registry.build(cell.family, cell.knobs, seed=cell.seed), torch.from_numpy(reference), scale)
     engine = TorchEngine(
         model,
         weight_decay=settings["weight_decay"],
@@ -174,7 +172,7 @@ def _normalisation(data: FrameData, index: NDArray[np.int64]) -> tuple[NDArray[n
 
 @dataclass
 class _Batch:
-    """Some frames in scaled units: species [A], positions [A, 3], edges [2, E], frame [A], forces [A, 3], energies [F]."""
+    """Some frames in scaled units: species, frame [A], positions, forces [A, 3], edges [2, E], energies, atoms [F]."""
 
     species: Tensor
     positions: Tensor
@@ -230,7 +228,7 @@ class _Frames:
 
 @dataclass
 class _Errors:
-    """Errors of a split, a row each frame: sums of |dF| in meV/angstrom and of its square, components, |dE| in meV/atom."""
+    """Errors of a split by frame: sums of |dF| (meV/angstrom) and its square, components, |dE| (meV/atom)."""
 
     force_sums: NDArray[np.float64]
     force_squares: NDArray[np.float64]
@@ -265,13 +263,13 @@ def _errors(model: Potential, frames: _Frames, scale: float) -> _Errors:
         )
         error = (forces - batch.forces).double() * (scale * MEV_PER_EV)
         sums[chosen] = torch.zeros(len(chosen), dtype=torch.float64).index_add_(0, batch.frame, error.abs().sum(1))
-        squares[chosen] = torch.zeros(len(chosen), dtype=torch.float64).index_add_(0, batch.frame, error.square().sum(1))
+        squares[chosen] = torch.zeros(len(chosen), dtype=torch.float64).index_add_(
+            0, batch.frame, error.square().sum(1)
+        )
         energy = (predicted.detach() - batch.energies).double() * (scale * MEV_PER_EV)
         totals[chosen] = energy.square()
         energies[chosen] = (energy.abs() / batch.atoms).numpy()
     components = 3 * frames.sizes.numpy()
     # eV^2 for a molecule's energy, (eV/angstrom)^2 for a force component, as in the study's public code
-    paper_loss = (
-        _PAPER_ENERGY * totals.mean() + _PAPER_FORCE * squares.sum() / components.sum()
-    ) / MEV_PER_EV**2
+    paper_loss = (_PAPER_ENERGY * totals.mean() + _PAPER_FORCE * squares.sum() / components.sum()) / MEV_PER_EV**2
     return _Errors(sums, squares, components, energies, float(paper_loss))

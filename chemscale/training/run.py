@@ -128,7 +128,9 @@ def _publish_waiting(cell: Cell, root: Path, data_dir: Path, code: str, log: log
     return True
 
 
-def main_pack(cells: list[dict[str, Any]], root: str, data_dir: str, codes: dict[str, str], marker: str, log_file: str) -> None:
+def main_pack(
+    cells: list[dict[str, Any]], root: str, data_dir: str, codes: dict[str, str], marker: str, log_file: str
+) -> None:
     """Train many cells in one process, each into its `checkpoint/` folder; a failed cell leaves the others be.
 
     The marker says which cells are done and which failed; the cells' own jobs publish the records, and try the failed

@@ -18,6 +18,6 @@ def learning_rate(step: int, steps: int, peak: float, warmup: float, final: floa
 
 
 def validation_steps(steps: int, count: int) -> list[int]:
-    """The numbers of finished steps at which to validate: `count` log-spaced shares from 1/20 to all, without repeats."""
+    """The numbers of finished steps at which to validate: `count` log-spaced shares from 1/20 to 1, no repeats."""
     shares = [20 ** (index / max(1, count - 1) - 1) for index in range(count)] if count > 1 else [1.0]
     return sorted({max(1, round(share * steps)) for share in shares} | {steps})

@@ -36,4 +36,4 @@ def test_the_smoke_study_on_slurm_equals_a_local_run(smoke_tree: Tree, tree: Tre
 
 def test_jobs_ran_on_the_clusters_nodes() -> None:
     listed = subprocess.run(["squeue", "-h", "-t", "all", "-o", "%N %T"], capture_output=True, text=True, check=True)
-    assert {line for line in listed.stdout.splitlines()} >= {"cpu1 COMPLETED", "cpu2 COMPLETED"}
+    assert set(listed.stdout.splitlines()) >= {"cpu1 COMPLETED", "cpu2 COMPLETED"}

@@ -134,5 +134,6 @@ def test_a_stages_digest_covers_what_it_imports(stage: str) -> None:
 
 
 def test_planning_the_workflow_never_pays_for_torch() -> None:
-    code = "import chemscale.planning.code, chemscale.planning.packs, chemscale.study, sys; sys.exit('torch' in sys.modules)"
+    modules = "chemscale.planning.code, chemscale.planning.packs, chemscale.study"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -40,24 +40,54 @@ def edited(tmp_path):
         (("families", "chemgpt", "trainig", {}), "families.chemgpt.trainig", "unknown key", "'training'"),
         (("data", "molecules", "stereos", "keep"), "data.molecules.stereos", "unknown key", "'stereo'"),
         (("families", "gpt", {}), "families.gpt", "unknown key", "chemgpt"),
-        (("families", "chemgpt", "sizes", "w8", "depth", 2), "families.chemgpt.sizes.w8.depth", "unknown key", "layers"),
+        (
+            ("families", "chemgpt", "sizes", "w8", "depth", 2),
+            "families.chemgpt.sizes.w8.depth",
+            "unknown key",
+            "layers",
+        ),
         (("fits", "resample", 3), "fits.resample", "unknown key", "'resamples'"),
-        (("families", "chemgpt", "sizes", "w8", "width", "wide"), "families.chemgpt.sizes.w8.width", "'wide'", "integer"),
+        (
+            ("families", "chemgpt", "sizes", "w8", "width", "wide"),
+            "families.chemgpt.sizes.w8.width",
+            "'wide'",
+            "integer",
+        ),
         (("families", "chemgpt", "sizes", "w8", 8), "families.chemgpt.sizes.w8", "8", "dictionary"),
         (("families", "chemgpt", "grid", "all"), "families.chemgpt.grid", "'all'", "list"),
         (("threads", 0), "threads", "0", "greater than or equal to 1"),
         (("data", "molecules", "stereo", "maybe"), "data.molecules.stereo", "'maybe'", "'keep' or 'strip'"),
         (("data", "molecules", "test", 0.95), "data.molecules", "validation", "below 1"),
         (("families", "chemgpt", "protocol", None), "families.chemgpt.protocol", "nothing", "required"),
-        (("families", "chemgpt", "protocol", {"kind": "equal_steps"}), "families.chemgpt.protocol", "equal_steps", "steps"),
+        (
+            ("families", "chemgpt", "protocol", {"kind": "equal_steps"}),
+            "families.chemgpt.protocol",
+            "equal_steps",
+            "steps",
+        ),
         (("families", "chemgpt", "data", "atoms"), "families.chemgpt.data", "'atoms'", "molecules"),
         (("families", "chemgpt", "data", "conformers"), "families.chemgpt.data", "conformers", "language"),
         (("families", "painn", "evaluations", ["other"]), "families.painn.evaluations.0", "'other'", "trajectories"),
-        (("families", "chemgpt", "sizes", "w8", "heads", 3), "families.chemgpt.sizes.w8.heads", "3", "divisor of the width 8"),
-        (("families", "painn", "grid", 0, "num_samples", [999]), "families.painn.grid.0.num_samples.0", "999", "at most 128"),
+        (
+            ("families", "chemgpt", "sizes", "w8", "heads", 3),
+            "families.chemgpt.sizes.w8.heads",
+            "3",
+            "divisor of the width 8",
+        ),
+        (
+            ("families", "painn", "grid", 0, "num_samples", [999]),
+            "families.painn.grid.0.num_samples.0",
+            "999",
+            "at most 128",
+        ),
         (("families", "painn", "grid", 0, "sizes", ["w99"]), "families.painn.grid.0.sizes.0", "'w99'", "w4, w8"),
         (("families", "painn", "grid", 1, "seeds", [0]), "families.painn.grid.1", "second time", "once"),
-        (("controls", "chemgpt_more_steps", "family", "schnet"), "controls.chemgpt_more_steps.family", "'schnet'", "painn"),
+        (
+            ("controls", "chemgpt_more_steps", "family", "schnet"),
+            "controls.chemgpt_more_steps.family",
+            "'schnet'",
+            "painn",
+        ),
         (("waived", ["cells/painn/w4/n9/seed0"]), "waived.0", "n9", "name a cell"),
         (("families", {}), "families", "no family", "chemgpt"),
     ],
@@ -111,7 +141,7 @@ def test_quickstart_has_the_promised_grid():
 def test_stated_rows_are_those_of_the_source():
     from chemscale.data.sources import SOURCES
 
-    assert STATED_ROWS == {name: SOURCES[name].rows for name in STATED_ROWS}
+    assert {name: SOURCES[name].rows for name in STATED_ROWS} == STATED_ROWS
 
 
 def test_key_of_data_ignores_workers_alone(edited):

@@ -36,7 +36,9 @@ def _reference(model):
     for index, block in enumerate(model.blocks):
         head = f"transformer.h.{index}"
         query, key, value = block.query_key_value.weight.chunk(3)
-        state |= {f"{head}.attn.attention.{name}_proj.weight": w for name, w in zip("qkv", (query, key, value), strict=True)}
+        state |= {
+            f"{head}.attn.attention.{name}_proj.weight": w for name, w in zip("qkv", (query, key, value), strict=True)
+        }
         for name, layer in (
             ("attn.attention.out_proj", block.attention_output),
             ("mlp.c_fc", block.mlp_input),

@@ -62,9 +62,9 @@ def test_finished_records_are_published_only_whole(checkpoint, tmp_path):
 
 
 def test_two_holders_of_a_cell_are_refused(checkpoint):
-    with checkpoint.lock():
-        with pytest.raises(TrainingError, match="another process"), Checkpoint(checkpoint.folder, IDENTITY, LOG).lock():
-            pass
+    second = Checkpoint(checkpoint.folder, IDENTITY, LOG)
+    with checkpoint.lock(), pytest.raises(TrainingError, match="another process"), second.lock():
+        pass
     with checkpoint.lock():
         pass
 

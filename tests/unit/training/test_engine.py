@@ -70,5 +70,7 @@ def test_evaluates_averaged_weights_and_puts_the_running_ones_back():
     running = [parameter.clone() for parameter in module.parameters()]
     with engine.evaluated():
         assert not torch.equal(running[0], module[0].weight)
-        assert torch.equal(torch.cat([module[0].weight.flatten(), module[2].weight.flatten()]), engine.weights()[: 35 + 21])
+        assert torch.equal(
+            torch.cat([module[0].weight.flatten(), module[2].weight.flatten()]), engine.weights()[: 35 + 21]
+        )
     assert all(torch.equal(a, b) for a, b in zip(running, module.parameters(), strict=True))

@@ -21,7 +21,9 @@ def test_order_does_not_depend_on_where_a_run_was_interrupted(make):
         assert all(np.array_equal(a, b) for a, b in zip(whole[start:], resumed, strict=True))
 
 
-@pytest.mark.parametrize(("make", "count"), [(lambda s: TokenBatches(_lengths(), 256, s), 300), (lambda s: FrameBatches(37, 4, s), 37)])
+@pytest.mark.parametrize(
+    ("make", "count"), [(lambda s: TokenBatches(_lengths(), 256, s), 300), (lambda s: FrameBatches(37, 4, s), 37)]
+)
 def test_each_sample_is_seen_once_an_epoch_in_an_order_of_the_seed(make, count):
     batches = make(0)
     steps = batches.steps_in(1)

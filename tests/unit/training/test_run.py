@@ -143,7 +143,10 @@ def test_finished_records_are_published_without_training(make_cell, data_dir, tm
 
 def test_training_to_convergence_stops_when_validation_stops_falling(make_cell, data_dir, tmp_path):
     cell = make_cell(
-        "potentials", protocol={"kind": "to_convergence", "steps": 400, "patience": 2}, validations=12, learning_rate=0.05
+        "potentials",
+        protocol={"kind": "to_convergence", "steps": 400, "patience": 2},
+        validations=12,
+        learning_rate=0.05,
     )
     _train(cell, tmp_path, data_dir)
     metrics = read_metrics(cell.folder(tmp_path) / "metrics.json")
