@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -18,6 +17,7 @@ from typing import Any
 
 from chemscale.data import sources
 from chemscale.data.pool import ordered_map
+from chemscale.data.tokenizer import symbols
 from chemscale.errors import DataError
 from chemscale.io import write_json, write_parquet
 
@@ -25,14 +25,8 @@ from chemscale.io import write_json, write_parquet
 _MAX_CHARACTERS = 2000
 _MAX_RINGS = 60
 _CHUNK = 1000
-_SYMBOL = re.compile(r"\[[^\]]*\]|\.")
 # Rejects that say nothing against the source: the molecule is kept once
 _DUPLICATE = "duplicate"
-
-
-def symbols(selfies: str) -> list[str]:
-    """The symbols of a SELFIES string, in order; "." between fragments is one of them."""
-    return _SYMBOL.findall(selfies)
 
 
 def row_digest(text: str) -> str:

@@ -5,12 +5,12 @@ The vocabulary is built from training molecules alone: a symbol that only other 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from chemscale.data.molecules import symbols
 from chemscale.data.shards import LANGUAGE_SCHEMA, write_manifest, write_shards
 from chemscale.data.subsets import split_of
 from chemscale.errors import DataError
@@ -20,6 +20,12 @@ SPECIAL = ("[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]")
 UNK, PAD, CLS, SEP, MASK = range(len(SPECIAL))
 # ids are stored in 16 bits
 _MAX_VOCABULARY = 2**16
+_SYMBOL = re.compile(r"\[[^\]]*\]|\.")
+
+
+def symbols(selfies: str) -> list[str]:
+    """The symbols of a SELFIES string, in order; "." between fragments is one of them."""
+    return _SYMBOL.findall(selfies)
 
 
 class Tokenizer:

@@ -9,34 +9,33 @@ from __future__ import annotations
 from chemscale.families import FAMILIES, LANGUAGE
 from chemscale.provenance import code_digest
 
+_SHARDS = ("data/shards", "data/subsets")
 STAGES: dict[str, tuple[str, ...]] = {
-    "molecules": ("data/molecules", "data/pool", "data/sources"),
-    "tokenize": ("data/molecules", "data/shards", "data/subsets", "data/tokenizer"),
+    "molecules": ("data/molecules", "data/pool", "data/sources", "data/tokenizer", *_SHARDS),
+    "tokenize": ("data/tokenizer", *_SHARDS),
     "frames": (
         "data/conformers",
         "data/frames",
         "data/pool",
-        "data/shards",
         "data/sources",
-        "data/subsets",
         "data/trajectories",
         "data/xtb",
+        "units",
+        *_SHARDS,
     ),
-    "subset": ("data/subsets",),
-    "passport": ("data/passport",),
-    "plan": ("cost", "planning/packs", "planning/plan"),
+    "subset": _SHARDS,
+    "passport": ("data/passport", *_SHARDS),
+    "plan": ("cost", "planning/packs", "planning/plan", "units"),
     "gather": ("records",),
     "fits": ("scaling",),
     "tables": ("reporting/tables",),
-    "figures": ("reporting/axes", "reporting/figures", "reporting/results"),
-    "report": ("reporting", "units"),
-    "audit": ("audit",),
+    "figures": ("records", "reporting/axes", "reporting/figures", "reporting/results", "units"),
+    "report": ("records", "reporting", "units"),
+    "audit": ("audit", "cost", "planning/packs", "planning/plan", "records", "scaling", "units", *_SHARDS),
 }
 _TRAINING = (
     "cost/flops",
     "cost/parameters",
-    "data/shards",
-    "data/subsets",
     "models/registry",
     "models/weights",
     "records",
@@ -47,10 +46,11 @@ _TRAINING = (
     "training/run",
     "training/sampler",
     "training/schedule",
+    *_SHARDS,
 )
 _DOMAINS = {
     "language": ("data/tokenizer", "training/lm"),
-    "potentials": ("data/neighbours", "models/potential", "models/radial", "training/potential"),
+    "potentials": ("data/neighbours", "models/potential", "models/radial", "training/potential", "units"),
 }
 
 
