@@ -21,10 +21,10 @@ from typing import Any
 import psutil
 
 from chemscale.errors import ChemscaleError, ConfigError
-from chemscale.io import read_json, read_parquet, write_json
+from chemscale.io import read_json, write_json
 from chemscale.provenance import machine, versions
+from chemscale.reporting.summary import summary
 from chemscale.study import Study, load_study
-from chemscale.units import format_number
 
 BENCHMARK = Path("results/benchmarks/workflow.json")
 DONE = re.compile(r"\bdone (cells|controls)/")
@@ -61,7 +61,8 @@ def run(study: Study, configfile: str, cores: int) -> int:
         return 1
     if fresh:
         record(study, cores, wall, peak[0])
-    return summary(study)
+    print(f"\n{summary(study.root)}")
+    return 0 if read_json(study.root / "audit" / "audit.json")["verdict"] == "ok" else 1
 
 
 def from_nothing(study: Study) -> bool:
@@ -152,23 +153,6 @@ def record(study: Study, cores: int, wall: float, peak: int) -> None:
     kept = read_json(BENCHMARK) if BENCHMARK.exists() else []
     write_json(BENCHMARK, [row for row in kept if (row["what"], row["case"]) not in made] + rows)
     print(f"wall time {wall / 60:.1f} minutes, peak memory {peak / 1e9:.2f} GB")
-
-
-def summary(study: Study) -> int:
-    """Print the report's path, every accepted exponent with its interval, and the audit's verdict; 0 where it is ok."""
-    fits = read_parquet(study.root / "tables" / "fits.parquet").to_pylist()
-    accepted = [fit for fit in fits if fit["verdict"] == "accepted"]
-    print(f"\nreport: {study.root}/report/index.html")
-    print(f"{len(accepted)} of {len(fits)} fits accepted:")
-    for fit in accepted:
-        for name in ("alpha", "beta"):
-            if fit[name] is None:
-                continue
-            value, low, high = (format_number(fit[key], key) for key in (name, f"{name}_low", f"{name}_high"))
-            print(f"  {fit['fit_id']}: {name} = {value} [{low}, {high}], {fit['metric']}, {fit['protocol']}")
-    verdict = read_json(study.root / "audit" / "audit.json")["verdict"]
-    print(f"audit: {verdict}")
-    return 0 if verdict == "ok" else 1
 
 
 if __name__ == "__main__":

@@ -43,8 +43,8 @@ def check_gathered(root: Path, study: dict[str, Any], findings: Findings) -> Non
 
 def check_data_table(root: Path, study: dict[str, Any], findings: Findings) -> None:
     """`data` holds the numbers of the manifests."""
-    found = read_table(root, "data").set_index("name")
-    findings.same_names("tables/data.parquet", found.index, study["data"])
+    found = _by_key(root, "data", "name")
+    findings.same_names("tables/data.parquet", found, study["data"])
     for name in study["data"]:
         manifest = read_json(root / "data" / name / "manifest.json")
         expected = {
@@ -60,7 +60,7 @@ def check_data_table(root: Path, study: dict[str, Any], findings: Findings) -> N
         for split, numbers in manifest["splits"].items():
             expected |= {f"{split}_{what}": value for what, value in numbers.items() if what != "digest"}
         for column, value in expected.items():
-            findings.equal(f"tables/data.parquet: row {name}, column {column}", found.loc[name, column], value)
+            findings.equal(f"tables/data.parquet: row {name}, column {column}", found[name][column], value)
 
 
 def check_fits(root: Path, study: dict[str, Any], findings: Findings) -> None:
