@@ -1,0 +1,261 @@
+"""The audit of a finished study: it passes elsewhere, and each change is named by the check that should see it."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from chemscale.audit.run import audit_command, seal
+from chemscale.errors import InputError
+from chemscale.grid import Cell
+from chemscale.io import digest, read_json, read_parquet, write_json, write_parquet
+
+CELL = "cells/painn/w8/n8/seed0"
+
+
+@pytest.fixture(scope="module")
+def sealed(smoke_tree, tmp_path_factory):
+    """The smoke study's results in a folder of their own: no data, no config, no repository beside them."""
+    target = tmp_path_factory.mktemp("elsewhere") / "study"
+    shutil.copytree(smoke_tree.path / "results" / "smoke", target)
+    return target
+
+
+@pytest.fixture
+def study(sealed, tmp_path):
+    return Path(shutil.copytree(sealed, tmp_path / "study"))
+
+
+def failures(root):
+    """The failed checks and their evidence; the exit code must agree."""
+    code, result = audit_command(root)
+    failed = {check["name"]: " ".join(check["evidence"]) for check in result["checks"] if check["verdict"] != "ok"}
+    assert code == (1 if failed else 0)
+    assert result["verdict"] == ("failed" if failed else "ok")
+    return failed
+
+
+def edit_json(path, change):
+    value = read_json(path)
+    change(value)
+    write_json(path, value)
+
+
+def edit_column(path, column, change):
+    """Replace a column by `change` of its values; the file's metadata stay."""
+    table = read_parquet(path)
+    index = table.schema.get_field_index(column)
+    values = pa.array(change(table[column].to_pylist()), table.schema.field(index).type)
+    write_parquet(path, table.set_column(index, table.schema.field(index), values))
+
+
+def test_a_copy_elsewhere_passes_and_every_check_compared_something(sealed):
+    assert failures(sealed) == {}
+    _, result = audit_command(sealed)
+    assert all(check["compared"] > 0 for check in result["checks"])
+
+
+def test_one_byte_of_any_kind_of_file_is_seen(sealed, tmp_path):
+    kinds = {}
+    for path in sorted(sealed.rglob("*")):
+        relative = path.relative_to(sealed)
+        if path.is_file() and relative.parts[0] not in ("logs", "benchmarks") and path.stat().st_size:
+            kinds.setdefault((relative.parts[0], path.suffix, path.stem[:5]), path)
+    kinds = {kind: path for kind, path in kinds.items() if path.name not in ("SHA256SUMS", "audit.json")}
+    assert len(kinds) > 15
+    for path in kinds.values():
+        before = path.read_bytes()
+        middle = len(before) // 2
+        path.write_bytes(before[:middle] + bytes([before[middle] ^ 1]) + before[middle + 1 :])
+        try:
+            assert path.relative_to(sealed).as_posix() in failures(sealed)["files"]
+        finally:
+            path.write_bytes(before)
+
+
+@pytest.mark.parametrize("kind", ["missing", "unknown", "link", "unreadable record"])
+def test_files_that_are_not_as_sealed(study, kind):
+    target = study / CELL / "metrics.json"
+    if kind == "missing":
+        target.unlink()
+    elif kind == "unknown":
+        (study / "tables" / "more.parquet").write_text("x")
+        target = study / "tables" / "more.parquet"
+    elif kind == "link":
+        target.rename(study / "logs" / "elsewhere.json")
+        target.symlink_to(study / "logs" / "elsewhere.json")
+    else:
+        target.write_bytes(b"\xff\x00")
+    found = failures(study)
+    assert target.relative_to(study).as_posix() in found["files"]
+    assert (kind in ("missing", "unreadable record")) == ("records" in found)
+
+
+def _better_loss(study):
+    edit_json(study / CELL / "metrics.json", lambda metrics: metrics.update(test_loss=metrics["test_loss"] * 0.9))
+
+
+def _better_loss_everywhere(study):
+    """A loss improved in the record and in the table alike."""
+    _better_loss(study)
+    edit_column(
+        study / "tables" / "cells.parquet", "test_loss", lambda losses: [_improved(study, loss) for loss in losses]
+    )
+
+
+def _improved(study, loss):
+    new = read_json(study / CELL / "metrics.json")["test_loss"]
+    return new if loss * 0.9 == new else loss
+
+
+def _exponent(study):
+    edit_column(study / "tables" / "fits.parquet", "beta", lambda betas: [b and b * 1.01 for b in betas])
+
+
+def _interval(study):
+    edit_column(study / "tables" / "fits.parquet", "beta_low", lambda lows: [low and low + 1e-4 for low in lows])
+
+
+def _accepted(study):
+    edit_column(study / "tables" / "fits.parquet", "verdict", lambda verdicts: ["accepted"] * len(verdicts))
+
+
+def _page(study):
+    page = study / "report" / "index.html"
+    text = page.read_text()
+    found = re.search(r'data-table="cells"[^>]*data-column="test_loss">([\d.]+)<', text)
+    page.write_text(text[: found.start(1)] + "0.001" + text[found.end(1) :])
+
+
+def _number_lost(study):
+    page = study / "report" / "index.html"
+    page.write_text(re.sub(r'<span data-table="cells"[^>]*data-column="test_loss">[^<]*</span>', "", page.read_text()))
+
+
+def _moved_molecule(study):
+    def move(splits):
+        splits[splits.index("test")] = "train"
+        return splits
+
+    edit_column(study / "data" / "molecules" / "rows.parquet", "split", move)
+
+
+def _moved_molecule_and_manifest(study):
+    """A molecule moved with every count and digest of the manifest mended."""
+    from chemscale.data.subsets import rows_digest
+
+    _moved_molecule(study)
+    table = read_parquet(study / "data" / "molecules" / "rows.parquet")
+    path = study / "data" / "molecules" / "manifest.json"
+    manifest = read_json(path)
+    for split, stated in manifest["splits"].items():
+        part = table.filter(pc.equal(table["split"], split))
+        stated.update(
+            rows=part.num_rows,
+            tokens=sum(part["length"].to_pylist()),
+            groups=len(set(part["group"].to_pylist())),
+            digest=rows_digest(part["row"].to_pylist()),
+        )
+    manifest["digest"] = digest({key: value for key, value in manifest.items() if key != "digest"})
+    write_json(path, manifest)
+
+
+def _not_nested(study):
+    """A cell whose subset is another one of the same number of rows."""
+    other = read_json(study / "cells/chemgpt/w16/n25/seed1/metrics.json")["subset_digest"]
+    edit_json(study / "cells/chemgpt/w16/n25/seed0/metrics.json", lambda metrics: metrics.update(subset_digest=other))
+
+
+def _dropped_cell(study):
+    shutil.rmtree(study / CELL)
+    for name in ("cells", "test_clusters", "plan"):
+        path = study / "tables" / f"{name}.parquet"
+        table = read_parquet(path)
+        write_parquet(path, table.filter(pc.not_equal(table["cell"], CELL)))
+
+
+def _dropped_cell_and_config(study):
+    _dropped_cell(study)
+
+    def drop(config):
+        cells = [cell for cell in config["cells"] if Cell.from_dict(cell).path != CELL]
+        assert len(cells) == len(config["cells"]) - 1
+        config["cells"] = cells
+
+    edit_json(study / "config.json", drop)
+
+
+def _duplicated_cell(study):
+    table = read_parquet(study / "tables" / "cells.parquet")
+    write_parquet(study / "tables" / "cells.parquet", pa.concat_tables([table, table.slice(0, 1)]))
+
+
+def _shorter_curve(study):
+    path = study / CELL / "metrics.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-3]))
+
+
+def _verdict(study):
+    edit_json(study / "audit" / "records.json", lambda record: record["checks"][2].update(verdict="failed"))
+
+
+def _rejects(study):
+    edit_json(study / "data" / "conformers" / "manifest.json", lambda manifest: manifest["rejected"].update(lost=3))
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "named"),
+    [
+        (_better_loss, "records", CELL),
+        (_better_loss_everywhere, "records", CELL),
+        (_exponent, "fits", "column beta"),
+        (_interval, "fits", "column beta_low"),
+        (_accepted, "fits", "column verdict"),
+        (_page, "page", "column test_loss"),
+        (_number_lost, "page", "is not on the page"),
+        (_moved_molecule, "data", "its group's hash says test"),
+        (_moved_molecule_and_manifest, "data", "its group's hash says test"),
+        (_moved_molecule_and_manifest, "subsets", "test_digest"),
+        (_not_nested, "subsets", "cells/chemgpt/w16/n25/seed0"),
+        (_dropped_cell, "records", CELL),
+        (_dropped_cell, "grid", CELL),
+        (_dropped_cell_and_config, "grid", f"{CELL} is missing"),
+        (_duplicated_cell, "gathered", "rows"),
+        (_shorter_curve, "records", CELL),
+        (_verdict, "verdict", "records.json"),
+        (_rejects, "data", "rows_in"),
+    ],
+)
+def test_a_change_with_all_digests_made_anew_is_still_seen(study, change, check, named):
+    change(study)
+    seal(study)
+    found = failures(study)
+    assert "files" not in found
+    assert named in found[check]
+
+
+def test_sums_are_those_of_sha256sum(sealed):
+    assert os.system(f"cd {sealed} && sha256sum --quiet -c audit/SHA256SUMS") == 0
+
+
+@pytest.mark.parametrize("content", [None, {"audit": None}, {"config.json": "{}"}])
+def test_folder_that_is_no_study(tmp_path, content):
+    for name, text in (content or {}).items():
+        if text is not None:
+            (tmp_path / name).write_text(text)
+    if content and "config.json" in content:
+        assert audit_command(tmp_path)[0] == 1
+    else:
+        with pytest.raises(InputError, match="no finished study"):
+            audit_command(tmp_path)
+
+
+def test_result_is_json(sealed):
+    code, result = audit_command(sealed)
+    assert code == 0
+    assert json.loads(json.dumps(result, allow_nan=False))["verdict"] == "ok"
