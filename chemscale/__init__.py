@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,3 +24,16 @@ def load_cells(root: str | Path) -> pd.DataFrame:
 
     cells: pd.DataFrame = read_parquet(Path(root) / "tables" / "cells.parquet").to_pandas()
     return cells
+
+
+def calculator(cell_or_export_dir: str | Path) -> NoReturn:
+    """An ASE calculator of a finished potential cell: not there yet.
+
+    Raises:
+        InputError: always, until a version has it.
+    """
+    from chemscale.errors import InputError
+
+    raise InputError(
+        f"chemscale.calculator({str(cell_or_export_dir)!r})", "a function that is not there yet", "see CHANGELOG.md"
+    )

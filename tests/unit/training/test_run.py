@@ -3,8 +3,10 @@
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -152,3 +154,24 @@ def test_training_to_convergence_stops_when_validation_stops_falling(make_cell, 
     metrics = read_metrics(cell.folder(tmp_path) / "metrics.json")
     assert metrics["best_step"] < metrics["steps"] < 400
     assert metrics["protocol"] == "to_convergence(2, 400)"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_signal_leaves_a_checkpoint_and_exits_75(make_cell, data_dir, tmp_path, number):
+    cell = make_cell(protocol={"kind": "equal_steps", "steps": 10**6}, validations=1)
+    arguments = (cell.to_dict(), str(tmp_path), str(data_dir), "code", str(tmp_path / "cell.log"))
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"from chemscale.training.run import main; main(*{arguments!r})"],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    curve = cell.folder(tmp_path) / "checkpoint" / "curve.jsonl"
+    while process.poll() is None and not (curve.exists() and curve.stat().st_size):
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 75, message
+    assert "checkpoint written" in message
+    assert list((cell.folder(tmp_path) / "checkpoint").glob("step-*/complete.json"))
+    assert not (cell.folder(tmp_path) / "metrics.json").exists()

@@ -1,0 +1,99 @@
+"""The command: its JSON, its exit codes, one message where something is wrong."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def chemscale(tmp_path):
+    """A function that runs the command in an empty folder."""
+
+    def run(*arguments):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(
+            [sys.executable, "-m", "chemscale.cli", *map(str, arguments)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def test_plan_is_one_json_object_and_a_readable_table(chemscale):
+    done = chemscale("plan", "--config", ROOT / "tests" / "smoke.yaml", "--json")
+    assert done.returncode == 0
+    plan = json.loads(done.stdout)
+    first = plan["cells"][0]
+    assert first["N"] == 2 * (12 * 8**2 + 10 * 8) + 2 * 8
+    assert plan["total"]["cells"] == len(plan["cells"]) == 24
+    assert first["predicted_loss"] is None
+    assert plan["reasons"]["predicted_loss"]
+    assert chemscale("plan", "--config", ROOT / "tests" / "smoke.yaml").stdout.count("\n") == 26
+
+
+def test_status_of_an_untouched_study(chemscale):
+    done = chemscale("status", "--config", ROOT / "tests" / "smoke.yaml", "--json")
+    assert done.returncode == 0
+    status = json.loads(done.stdout)
+    assert status["counts"] == {"done": 0, "running": 0, "failed": 0, "waiting": 24}
+    assert status["rerun"] is None
+
+
+def test_fit_of_a_table(chemscale, tmp_path):
+    rows = "".join(f"{n},{3.0 * n**-0.3}\n" for n in (10**3, 10**4, 10**5, 10**6))
+    (tmp_path / "runs.csv").write_text(f"N,loss\n{rows}")
+    done = chemscale("fit", "runs.csv", "--json")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert set(record) == {
+        "form", "parameters", "intervals", "level", "num_runs", "residual_rms", "verdict", "reasons"
+    }  # fmt: skip
+    assert record["parameters"]["beta"] == pytest.approx(0.3, abs=1e-6)
+    refused = json.loads(chemscale("fit", "runs.csv", "--form", "offset", "--json").stdout)
+    assert refused["verdict"] == "refused"
+    assert refused["reasons"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plan", "--config", "none.yaml"], "no such file"),
+        (["status", "--config", "none.yaml"], "no such file"),
+        (["fit", "none.csv"], "none.csv"),
+        (["audit", "nowhere"], "no finished study"),
+        (["audit", ".", "--deep"], "not there yet"),
+        (["export", "cell", "out", "--to", "hf"], "not there yet"),
+        (["generate", "cell"], "not there yet"),
+        (["embed", "cell", "file", "out"], "not there yet"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_message(chemscale, arguments, message):
+    done = chemscale(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+
+
+def test_package_imports_neither_torch_nor_pandas():
+    code = "import sys, chemscale, chemscale.cli; print([m for m in ('torch', 'pandas', 'rdkit') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_calculator_says_that_it_is_not_there_yet():
+    import chemscale
+    from chemscale.errors import InputError
+
+    with pytest.raises(InputError, match="not there yet"):
+        chemscale.calculator("results/quickstart/cells/painn/w8/n64/seed0")
