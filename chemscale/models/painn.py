@@ -28,15 +28,18 @@ class Interaction(nn.Module):
         self.mix_output = nn.Linear(width, 3 * width)
 
     def forward(
-        self, scalars: Tensor, vectors: Tensor, filters: Tensor, directions: Tensor, edges: Tensor
+        self, scalars: Tensor, vectors: Tensor | None, filters: Tensor, directions: Tensor, edges: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Scalars [A, width] and vectors [A, 3, width] to their next values."""
+        """Scalars [A, width] and vectors [A, 3, width] (None: all zero) to their next values."""
         receiver, sender = edges[0], edges[1]
         weights = self.message_output(functional.silu(self.message_hidden(scalars))).index_select(0, sender) * filters
         to_scalars, to_directions, to_vectors = weights.split(self.width, dim=1)
         scalars = scalars.index_add(0, receiver, to_scalars)
         moved = directions[:, :, None] * to_directions[:, None, :]
-        moved = moved + vectors.index_select(0, sender) * to_vectors[:, None, :]
+        if vectors is None:
+            vectors = moved.new_zeros(len(scalars), 3, self.width)
+        else:
+            moved = moved + vectors.index_select(0, sender) * to_vectors[:, None, :]
         vectors = vectors.index_add(0, receiver, moved)
 
         left, right = self.mix_vectors(vectors).split(self.width, dim=2)
@@ -68,7 +71,7 @@ class PaiNN(nn.Module):
         cut = envelope(distances, self.cutoff)[:, None]
         filters = (self.filters(self.basis(distances)) * cut).chunk(len(self.interactions), dim=1)
         scalars = self.embedding(species)
-        vectors = scalars.new_zeros(len(species), 3, self.width)
+        vectors = None  # zero before the first messages: nothing to gather and weigh there
         for interaction, own in zip(self.interactions, filters, strict=True):
             scalars, vectors = interaction(scalars, vectors, own, directions, edges)
         energies: Tensor = self.readout_output(functional.silu(self.readout_hidden(scalars)))

@@ -37,7 +37,7 @@ class Curve:
             if not math.isfinite(value):
                 self._stream.write(json.dumps({**values, name: str(value)}) + "\n")
                 self.close()
-                raise TrainingError(f"{name} is {value} at step {values['step']}")
+                raise TrainingError(f"{name} is not finite ({value}) at step {values['step']}")
         self._stream.write(json.dumps(values) + "\n")
 
     def flush(self) -> None:

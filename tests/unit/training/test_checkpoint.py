@@ -92,5 +92,5 @@ def test_curve_is_cut_back_to_the_checkpoint(tmp_path):
 
 def test_loss_that_is_not_finite_ends_the_run(tmp_path):
     curve = Curve(tmp_path / "curve.jsonl", 0)
-    with pytest.raises(TrainingError, match="loss is nan at step 7"):
+    with pytest.raises(TrainingError, match=r"loss is not finite \(nan\) at step 7"):
         curve.write(step=7, loss=float("nan"))
