@@ -16,7 +16,7 @@ MEV_PER_EV = 1000.0
 # How a column is printed; a column that is not named here is printed to four significant digits.
 _EXPONENTS = ("alpha", "beta", "slope", "exponent")
 _LOSSES = ("loss", "E", "mae", "rmse", "difference", "spread")
-_SHARES = ("level", "residual_rms", "seed_sd", "share")
+_SHARES = ("residual_rms", "seed_sd", "share")
 
 
 def _base(column: str) -> str:
@@ -28,8 +28,8 @@ def _base(column: str) -> str:
 def format_number(value: float | int | None, column: str) -> str:
     """The printed form of a table's value: the page prints it and the audit compares with it.
 
-    Exponents have three decimals, losses four significant digits, shares two decimals, whole numbers separators of
-    thousands; a missing value is a dash. `column` is the name of the table's column.
+    Exponents have three decimals, losses and other measures four significant digits, shares two decimals, whole numbers
+    separators of thousands, FLOPs an exponent of ten; a missing value is a dash. `column` is the name of the table's column.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"  # noqa: RUF001 (the dash that a table shows for no value)
@@ -42,10 +42,12 @@ def format_number(value: float | int | None, column: str) -> str:
         return f"{value:.3f}"
     if base in _SHARES:
         return f"{100 * value:.2f} %"
-    if isinstance(value, int) or (float(value).is_integer() and not base.endswith(_LOSSES) and abs(value) < 1e15):
-        return f"{int(value):,}"
-    if base.endswith(_LOSSES):
-        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
-    if abs(value) >= 1e6 or abs(value) < 1e-3:
-        return f"{value:.3e}"
-    return f"{value:.4g}"
+    if base == "level":
+        return f"{100 * value:g} %"
+    if base.startswith("flops"):
+        return f"{value:.2e}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if 1e4 <= abs(value) < 1e7 or (value.is_integer() and abs(value) < 1e7 and not base.endswith(_LOSSES)):
+        return f"{value:,.0f}"
+    return f"{value:.4g}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3e}"
