@@ -29,7 +29,7 @@ def format_number(value: float | int | None, column: str) -> str:
     """The printed form of a table's value: the page prints it and the audit compares with it.
 
     Exponents have three decimals, losses and other measures four significant digits, shares two decimals, whole numbers
-    separators of thousands, FLOPs an exponent of ten; a missing value is a dash. `column` is the name of the table's column.
+    separators of thousands, FLOPs an exponent of ten; a missing value is a dash. `column` is the table's column.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"  # noqa: RUF001 (the dash that a table shows for no value)
