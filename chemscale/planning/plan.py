@@ -16,9 +16,9 @@ from chemscale.cost.memory import peak_bytes
 from chemscale.cost.parameters import count
 from chemscale.families import LANGUAGE
 from chemscale.grid import Cell, protocol_label
-from chemscale.io import write_parquet
+from chemscale.io import read_json, write_parquet
 from chemscale.planning.packs import SYMBOLS_PER_MOLECULE, estimated_seconds
-from chemscale.study import Study, load_study
+from chemscale.study import Study
 from chemscale.units import format_number
 
 # Means of the quickstart's data: vocabulary of the identifier table, atoms and directed edges within 5 angstrom of a
@@ -122,12 +122,12 @@ def render(plan: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write(study_path: Path, root: Path) -> None:
-    """Write `tables/plan.parquet` of a study."""
+def write(root: Path) -> None:
+    """Write `tables/plan.parquet` of the study whose `config.json` is in `root`."""
     import pyarrow as pa
 
-    study = load_study(study_path)
-    rows = [plan_cell(cell) for cell in study.cells + study.controls]
+    study = read_json(root / "config.json")
+    rows = [plan_cell(Cell.from_dict(values)) for values in study["cells"] + study["controls"]]
     schema = pa.schema(
         [(name, pa.string() if name in _TEXT else pa.float64() if name in _REAL else pa.int64()) for name in rows[0]]
     )

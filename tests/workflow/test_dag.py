@@ -101,12 +101,12 @@ def test_a_wrong_config_ends_before_any_job(
     (message,) = [line for line in output.splitlines() if line.startswith("chemscale: ")]
     assert all(part in message for part in ["changed.yaml", *named]), message
     assert "Traceback" not in output
-    assert not (tree.path / "results").exists()
+    assert not (tree.path / "results" / "smoke").exists()
     assert not (tree.path / "data").exists()
 
 
 def test_single_settings_and_two_studies_are_refused(tree: Tree) -> None:
-    for arguments in (["--config", "threads=2"], ["--configfile=config.yaml", "tests/smoke.yaml"]):
+    for arguments in (["--config", "threads=2"], ["--configfile", "config.yaml", "tests/smoke.yaml"]):
         done = tree.run("-m", "snakemake", "all", "--cores", "2", "-n", *arguments)
         assert done.returncode == 2
         assert "chemscale: " in done.stderr

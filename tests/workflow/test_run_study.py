@@ -9,11 +9,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
 import pytest
 import run_study
 
-from chemscale.io import write_json, write_parquet
+from chemscale.io import write_json
 from chemscale.study import load_study
 
 if TYPE_CHECKING:
@@ -68,32 +67,6 @@ def test_a_run_with_anything_done_is_not_from_nothing(workplace: Path) -> None:
     manifest.unlink()
     write_json(study.controls[0].folder(study.root) / "metrics.json", {})
     assert not run_study.from_nothing(study)
-
-
-@pytest.mark.parametrize(("verdict", "code"), [("ok", 0), ("failed", 1)])
-def test_the_summary_prints_accepted_exponents_alone(
-    workplace: Path, capsys: pytest.CaptureFixture[str], verdict: str, code: int
-) -> None:
-    common = {
-        "metric": "test_loss",
-        "protocol": "equal_steps(900)",
-        "alpha": None,
-        "alpha_low": None,
-        "alpha_high": None,
-    }
-    fits = [
-        {"fit_id": "chemgpt/L(N)/offset", "verdict": "accepted", "beta": 0.41, "beta_low": 0.36, "beta_high": 0.46},
-        {"fit_id": "painn/L(D)/offset", "verdict": "refused", "beta": 0.9, "beta_low": 0.1, "beta_high": 2.0},
-    ]
-    study = load_study("config.yaml")
-    write_parquet(study.root / "tables/fits.parquet", pa.Table.from_pylist([{**common, **fit} for fit in fits]))
-    write_json(study.root / "audit/audit.json", {"verdict": verdict})
-    assert run_study.summary(study) == code
-    printed = capsys.readouterr().out
-    assert "results/quickstart/report/index.html" in printed
-    assert "chemgpt/L(N)/offset: beta = 0.410 [0.360, 0.460], test_loss, equal_steps(900)" in printed
-    assert "painn" not in printed
-    assert printed.rstrip().endswith(f"audit: {verdict}")
 
 
 @pytest.mark.slow

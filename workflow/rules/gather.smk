@@ -16,13 +16,13 @@ rule study:
 
 
 rule plan:
+    input:
+        rules.study.output,
     output:
         f"{ROOT}/tables/plan.parquet",
     log:
         f"{ROOT}/logs/plan.log",
     params:
-        config=str(STUDY.path),
-        study=STUDY.resolved(),
         code=stage_digest("plan"),
         root=ROOT,
     script:

@@ -6,4 +6,4 @@ from chemscale.planning.plan import write
 from stage import logged
 
 with logged(snakemake.log[0]):
-    write(Path(snakemake.params.config), Path(snakemake.params.root))
+    write(Path(snakemake.params.root))
