@@ -38,6 +38,10 @@ class TrainingError(ChemscaleError):
     """A training run cannot go on, for instance because its loss is not finite (exit code 1)."""
 
 
+class LockedError(ChemscaleError):
+    """Another process holds what this one would write (exit code 1)."""
+
+
 class Stopped(ChemscaleError):  # noqa: N818 (no failure: the same command continues)
     """A signal stopped the work after a checkpoint; the same command continues it (exit code 75)."""
 

@@ -102,7 +102,7 @@ def write_final(root: Path) -> None:
         ChemscaleError: a check failed; the record is written all the same.
     """
     result = audit(root, "all")
-    write_json(root / "audit" / "audit.json", result)
+    write_json(root / files.VERDICT, result)
     _raise_if_failed(root, result)
 
 
@@ -120,7 +120,7 @@ def audit_command(root: Path, deep: bool = False) -> tuple[int, dict[str, Any]]:
     """
     if deep:
         raise InputError("audit --deep", "a level that is not there yet", "audit without --deep")
-    if not (root / files.SUMS).is_file() and not (root / "config.json").is_file():
+    if not (root / files.SUMS).is_file() and not (root / files.VERDICT).is_file():
         raise InputError(f"audit {root}", "no finished study", "name a study's folder, such as results/quickstart")
     result = audit(root, "all")
     return (0 if result["verdict"] == "ok" else 1), result

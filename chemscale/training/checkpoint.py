@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chemscale.errors import RecordError, TrainingError
+from chemscale.errors import LockedError, RecordError
 from chemscale.io import atomic_path, read_json, sha256_file, write_json
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Checkpoint:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise TrainingError(f"{self.folder.parent} is being trained by another process") from None
+                raise LockedError(f"{self.folder.parent} is being trained by another process") from None
             yield
 
     def start_attempt(self) -> int:
@@ -55,11 +55,6 @@ class Checkpoint:
         write_json(path, {"attempts": attempts})
         (self.folder / "failure.json").unlink(missing_ok=True)
         return attempts
-
-    def fail(self, reason: str, attempts: int) -> None:
-        """Leave the reason of a failure for `chemscale status` and the report."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(self.folder / "failure.json", {"reason": reason, "attempts": attempts, "time": now})
 
     # --- running state ------------------------------------------------------------------------------------------------
 
@@ -146,6 +141,19 @@ class Checkpoint:
         for name in names:
             with atomic_path(target / name) as temporary:
                 shutil.copyfile(self.finished_folder / name, temporary)
+
+
+def record_failure(folder: Path, error: Exception) -> None:
+    """Leave the reason of a failure in a cell's `checkpoint/` folder, for `chemscale status` and the report."""
+    attempts = folder / "attempts.json"
+    write_json(
+        folder / "failure.json",
+        {
+            "reason": f"{type(error).__name__}: {error}",
+            "attempts": int(read_json(attempts)["attempts"]) if attempts.exists() else 0,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    )
 
 
 def _mark(folder: Path, identity: dict[str, str]) -> None:

@@ -18,10 +18,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from chemscale.errors import ChemscaleError, Stopped
+from chemscale.errors import ChemscaleError, LockedError, Stopped
 from chemscale.grid import Cell
 from chemscale.io import read_json, write_json
 from chemscale.records import read_metrics
+from chemscale.training.checkpoint import record_failure
 from chemscale.training.job import Datasets, Job
 
 _LOOPS = {"language": "chemscale.training.lm", "potentials": "chemscale.training.potential"}
@@ -75,22 +76,20 @@ def run_cell(
         Stopped: a signal stopped the cell, which continues from its checkpoint next time.
         ChemscaleError: the cell failed; the reason also stands in `checkpoint/failure.json`.
     """
-    job = Job(cell, root, datasets, code, log, should_stop)
-    with job.checkpoint.lock():
-        trained = False
-        if not job.checkpoint.finished():
-            attempts = job.checkpoint.start_attempt()
-            try:
-                _train(job, attempts)
-            except Stopped:
-                raise
-            except Exception as error:
-                # whatever it was, status and report need the reason; the error itself goes on
-                job.checkpoint.fail(f"{type(error).__name__}: {error}", attempts)
-                raise
-            trained = True
-        if publish:
-            job.checkpoint.publish(job.folder)
+    try:
+        job = Job(cell, root, datasets, code, log, should_stop)
+        with job.checkpoint.lock():
+            trained = not job.checkpoint.finished()
+            if trained:
+                _train(job, job.checkpoint.start_attempt())
+            if publish:
+                job.checkpoint.publish(job.folder)
+    except (Stopped, LockedError):
+        raise
+    except Exception as error:
+        # whatever it was, status and report need the reason; the error itself goes on
+        record_failure(cell.folder(root) / "checkpoint", error)
+        raise
     return trained
 
 
@@ -107,25 +106,17 @@ def main(cell: dict[str, Any], root: str, data_dir: str, code: str, log_file: st
     """Train one cell as a job of its own and publish its records; the process ends with the error's exit code."""
     spec = Cell.from_dict(cell)
     log = _logger(Path(log_file))
-    if not _publish_waiting(spec, Path(root), Path(data_dir), code, log):
-        try:
-            with StopRequest().listening() as stop:
-                run_cell(spec, Path(root), Datasets(Path(data_dir)), code, log, stop)
-        except ChemscaleError as error:
-            log.error("%s: %s", spec.path, error)
-            sys.stderr.write(f"{spec.path}: {error}\n(log: {log_file})\n")
-            sys.exit(error.exit_code)
+    try:
+        with StopRequest().listening() as stop:
+            trained = run_cell(spec, Path(root), Datasets(Path(data_dir)), code, log, stop)
+    except Exception as error:
+        log.exception("%s failed", spec.path)
+        sys.stderr.write(
+            f"{spec.path}: {error if isinstance(error, ChemscaleError) else repr(error)} (log: {log_file})\n"
+        )
+        sys.exit(error.exit_code if isinstance(error, ChemscaleError) else 1)
+    if trained:
         print(_line(spec, Path(root)), flush=True)
-
-
-def _publish_waiting(cell: Cell, root: Path, data_dir: Path, code: str, log: logging.Logger) -> bool:
-    """Publish records that a pack left in `checkpoint/`; cheap, since neither torch nor the shards are read."""
-    job = Job(cell, root, Datasets(data_dir), code, log, lambda: False)
-    with job.checkpoint.lock():
-        if not job.checkpoint.finished():
-            return False
-        job.checkpoint.publish(job.folder)
-    return True
 
 
 def main_pack(

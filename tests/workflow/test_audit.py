@@ -243,16 +243,16 @@ def test_sums_are_those_of_sha256sum(sealed):
     assert os.system(f"cd {sealed} && sha256sum --quiet -c audit/SHA256SUMS") == 0
 
 
-@pytest.mark.parametrize("content", [None, {"audit": None}, {"config.json": "{}"}])
-def test_folder_that_is_no_study(tmp_path, content):
-    for name, text in (content or {}).items():
-        if text is not None:
-            (tmp_path / name).write_text(text)
-    if content and "config.json" in content:
-        assert audit_command(tmp_path)[0] == 1
-    else:
-        with pytest.raises(InputError, match="no finished study"):
-            audit_command(tmp_path)
+def test_folder_that_is_no_finished_study(tmp_path, study):
+    with pytest.raises(InputError, match="no finished study"):
+        audit_command(tmp_path / "nowhere")
+    (tmp_path / "begun").mkdir()
+    shutil.copy(study / "config.json", tmp_path / "begun" / "config.json")
+    with pytest.raises(InputError, match="no finished study"):
+        audit_command(tmp_path / "begun")
+    # a finished study whose seal is lost is one that fails
+    (study / "audit" / "SHA256SUMS").unlink()
+    assert "files" in failures(study)
 
 
 def test_result_is_json(sealed):

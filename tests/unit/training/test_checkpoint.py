@@ -6,8 +6,8 @@ import logging
 import pytest
 import torch
 
-from chemscale.errors import TrainingError
-from chemscale.training.checkpoint import Checkpoint
+from chemscale.errors import LockedError, TrainingError
+from chemscale.training.checkpoint import Checkpoint, record_failure
 from chemscale.training.metrics import Curve
 
 LOG = logging.getLogger("test")
@@ -63,7 +63,7 @@ def test_finished_records_are_published_only_whole(checkpoint, tmp_path):
 
 def test_two_holders_of_a_cell_are_refused(checkpoint):
     second = Checkpoint(checkpoint.folder, IDENTITY, LOG)
-    with checkpoint.lock(), pytest.raises(TrainingError, match="another process"), second.lock():
+    with checkpoint.lock(), pytest.raises(LockedError, match="another process"), second.lock():
         pass
     with checkpoint.lock():
         pass
@@ -71,8 +71,10 @@ def test_two_holders_of_a_cell_are_refused(checkpoint):
 
 def test_failure_leaves_its_reason_until_the_next_attempt(checkpoint):
     assert checkpoint.start_attempt() == 1
-    checkpoint.fail("loss is nan", 1)
-    assert json.loads((checkpoint.folder / "failure.json").read_text())["reason"] == "loss is nan"
+    record_failure(checkpoint.folder, TrainingError("loss is nan"))
+    failure = json.loads((checkpoint.folder / "failure.json").read_text())
+    assert failure["reason"] == "TrainingError: loss is nan"
+    assert failure["attempts"] == 1
     assert checkpoint.start_attempt() == 2
     assert not (checkpoint.folder / "failure.json").exists()
 

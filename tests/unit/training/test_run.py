@@ -18,7 +18,7 @@ from chemscale.errors import Stopped, TrainingError
 from chemscale.io import read_parquet, sha256_file
 from chemscale.records import read_metrics
 from chemscale.training.job import Datasets
-from chemscale.training.run import main_pack, run_cell
+from chemscale.training.run import main, main_pack, run_cell
 
 LOG = logging.getLogger("test")
 FILES = ("metrics.json", "metrics.jsonl", "test_clusters.parquet", "config.json", "checkpoint/weights.safetensors")
@@ -175,3 +175,13 @@ def test_signal_leaves_a_checkpoint_and_exits_75(make_cell, data_dir, tmp_path, 
     assert "checkpoint written" in message
     assert list((cell.folder(tmp_path) / "checkpoint").glob("step-*/complete.json"))
     assert not (cell.folder(tmp_path) / "metrics.json").exists()
+
+
+def test_a_cell_without_its_data_says_so(make_cell, tmp_path):
+    cell = make_cell()
+    arguments = (cell.to_dict(), str(tmp_path), str(tmp_path / "nowhere"), "code", str(tmp_path / "cell.log"))
+    with pytest.raises(SystemExit) as ended:
+        main(*arguments)
+    assert ended.value.code == 2
+    failure = json.loads((cell.folder(tmp_path) / "checkpoint" / "failure.json").read_text())
+    assert "no manifest.json" in failure["reason"]
