@@ -45,8 +45,9 @@ def _quiet() -> None:
 def convert(smiles: str, section: Mapping[str, Any]) -> tuple[str, str, str] | str:
     """A molecule's canonical SMILES, its SELFIES and its constitution, or the reason why it is rejected.
 
-    The constitution is the canonical SMILES without stereo and isotopes of the largest fragment: most heavy atoms,
-    then most atoms, then the first in the order of the SMILES text. Charges stay.
+    The constitution is the canonical SMILES of the largest fragment (most heavy atoms, then most atoms, then the first
+    in the order of the SMILES text), without stereo, isotopes and explicit hydrogen, and without the charges that
+    protons can balance: an acid and its salts are one parent.
     """
     import selfies
     from rdkit import Chem
@@ -56,6 +57,9 @@ def convert(smiles: str, section: Mapping[str, Any]) -> tuple[str, str, str] | s
         return "empty"
     if len(smiles) > _MAX_CHARACTERS:
         return "too_many_characters"
+    # RDKit's parser takes such a text up to the first character that it doesn't know
+    if not smiles.isascii():
+        return "unparsable"
     molecule = Chem.MolFromSmiles(smiles)
     if molecule is None:
         return "unparsable"
@@ -76,7 +80,24 @@ def convert(smiles: str, section: Mapping[str, Any]) -> tuple[str, str, str] | s
         return "no_selfies"
     if len(symbols(encoded)) > section["max_symbols"]:
         return "too_long"
-    return canonical, encoded, Chem.MolToSmiles(largest, isomericSmiles=False)
+    return canonical, encoded, _constitution(largest)
+
+
+def _constitution(fragment: Any) -> str:
+    from rdkit import Chem
+    from rdkit.Chem.MolStandardize.rdMolStandardize import Uncharger
+
+    parent = Chem.Mol(fragment)
+    Chem.RemoveStereochemistry(parent)
+    # a deuterium is an atom of the graph, and so is a hydrogen that stated the stereo of its bond
+    if any(atom.GetIsotope() or atom.GetAtomicNum() == 1 for atom in parent.GetAtoms()):
+        for atom in parent.GetAtoms():
+            atom.SetIsotope(0)
+        parent = Chem.RemoveHs(parent)
+    if any(atom.GetFormalCharge() for atom in parent.GetAtoms()):
+        # force: also where a charge that no proton can balance, a quaternary nitrogen's, stays behind
+        parent = Uncharger(force=True).uncharge(parent)
+    return Chem.MolToSmiles(parent, isomericSmiles=False)
 
 
 def _largest(fragments: list[Any]) -> Any:

@@ -92,10 +92,11 @@ def write_manifest(
     shards: list[dict[str, Any]],
     rejected: Mapping[str, int],
     tokenizer_digest: str | None,
+    unknown: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Write `manifest.json`, the marker that a data folder is whole; it counts the splits from the shards themselves.
 
-    Rows in = rows kept + rows rejected, by reason.
+    Rows in = rows kept + rows rejected, by reason. `unknown` counts a split's tokens outside the vocabulary.
     """
     amount = "tokens" if domain == "language" else "frames"
     columns = ["row", "group", "split"] + (["tokens"] if amount == "tokens" else [])
@@ -128,6 +129,8 @@ def write_manifest(
         "splits": splits,
         "tokenizer_digest": tokenizer_digest,
     }
+    if unknown is not None:
+        manifest["unknown_tokens"] = dict(sorted(unknown.items()))
     manifest["digest"] = digest(manifest)
     write_json(folder / "manifest.json", manifest)
     return manifest

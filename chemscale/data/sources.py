@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -75,32 +74,43 @@ def own_file(path: Path, column: str | None) -> Iterator[str]:
     Raises:
         DataError: the file is missing or empty, is no text, or lacks the column.
     """
-    if not path.exists():
+    if not path.is_file():
         raise DataError(f"read molecules from {path}", "no such file", "give the path from the folder of the run")
     kind = path.suffix.lower()
-    if kind == ".parquet":
-        yield from _parquet_column(path, column)
-        return
-    if kind not in (".csv", ".tsv", ".smi", ".txt"):
+    if kind not in (".csv", ".tsv", ".smi", ".txt", ".parquet"):
         raise DataError(f"read molecules from {path}", f"a file of kind {kind!r}", "csv, tsv, smi, txt or parquet")
     empty = True
+    for smiles in _parquet_column(path, column) if kind == ".parquet" else _text(path, kind, column):
+        empty = False
+        yield smiles
+    if empty:
+        raise DataError(f"read molecules from {path}", "no rows", "give a file with at least one molecule")
+
+
+def _text(path: Path, kind: str, column: str | None) -> Iterator[str]:
+    line = 0
     try:
         # utf-8-sig: a byte order mark is no part of the first column's name
         with open(path, encoding="utf-8-sig", newline="") as stream:
             if kind in (".csv", ".tsv"):
-                reader = csv.DictReader(stream, delimiter="," if kind == ".csv" else "\t")
+                # strict: else a quote that is never closed swallows all lines after it as one row
+                reader = csv.DictReader(stream, delimiter="," if kind == ".csv" else "\t", strict=True)
                 name = _named(path, column, list(reader.fieldnames or []))
                 for row in reader:
-                    empty = False
+                    line = reader.line_num
                     yield row[name] or ""
             else:
-                for line in stream:
-                    empty = False
-                    yield line.split(maxsplit=1)[0] if line.strip() else ""
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"read molecules from {path}", f"no UTF-8 table ({error})", "save it as UTF-8 text") from None
-    if empty:
-        raise DataError(f"read molecules from {path}", "no rows", "give a file with at least one molecule")
+                for text in stream:
+                    line += 1
+                    yield text.split(maxsplit=1)[0] if text.strip() else ""
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"read molecules from {path}", f"bytes that are no UTF-8 after line {line} ({error})", "save it as UTF-8"
+        ) from None
+    except csv.Error as error:
+        raise DataError(
+            f"read molecules from {path}", f"a row that cannot be read after line {line} ({error})", "mend that row"
+        ) from None
 
 
 def _parquet_column(path: Path, column: str | None) -> Iterator[str]:
@@ -110,9 +120,14 @@ def _parquet_column(path: Path, column: str | None) -> Iterator[str]:
     try:
         with pq.ParquetFile(path) as file:
             name = _named(path, column, file.schema_arrow.names)
+            kind = file.schema_arrow.field(name).type
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+                raise DataError(
+                    f"read the column {name!r} of {path}", f"values of type {kind}", "name a column of text"
+                )
             for batch in file.iter_batches(columns=[name]):
-                yield from (str(value or "") for value in batch.column(0).to_pylist())
-    except pa.ArrowInvalid as error:
+                yield from (value or "" for value in batch.column(0).to_pylist())
+    except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"read molecules from {path}", f"no Parquet ({error})", "give a whole Parquet file") from None
 
 
@@ -138,11 +153,13 @@ def record(section: Mapping[str, Any]) -> dict[str, Any]:
     if section["source"] != "file":
         return asdict(SOURCES[section["source"]])
     path = Path(section["path"])
+    content = sha256_file(path)
     return {
         "name": path.name,
-        "version": hashlib.sha256(path.name.encode()).hexdigest()[:8],
+        # a file of one's own has no other version than its content
+        "version": content[:12],
         "file": path.name,
-        "sha256": sha256_file(path),
+        "sha256": content,
         "licence": "the owner's",
         "citation": "a file of one's own",
     }

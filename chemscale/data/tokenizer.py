@@ -103,7 +103,10 @@ def prepare(section: Mapping[str, Any], folder: Path) -> None:
         (molecule["selfies"] for molecule in molecules if molecule["split"] == "train"), section["min_symbol_count"]
     )
     tokenizer.save(folder / "tokenizer.json")
-    entries = write_shards(folder, _tokenized(molecules, tokenizer), LANGUAGE_SCHEMA, section["rows_per_shard"])
+    unknown: Counter[str] = Counter(dict.fromkeys(counts, 0))
+    entries = write_shards(
+        folder, _tokenized(molecules, tokenizer, unknown), LANGUAGE_SCHEMA, section["rows_per_shard"]
+    )
     write_manifest(
         folder,
         name=folder.name,
@@ -113,9 +116,14 @@ def prepare(section: Mapping[str, Any], folder: Path) -> None:
         shards=entries,
         rejected=ledger["rejected"],
         tokenizer_digest=tokenizer.digest,
+        unknown=unknown,
     )
 
 
-def _tokenized(molecules: list[dict[str, Any]], tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
+def _tokenized(
+    molecules: list[dict[str, Any]], tokenizer: Tokenizer, unknown: Counter[str]
+) -> Iterator[dict[str, Any]]:
     for molecule in molecules:
-        yield {**molecule, "tokens": tokenizer.encode(molecule["selfies"])}
+        tokens = tokenizer.encode(molecule["selfies"])
+        unknown[molecule["split"]] += tokens.count(UNK)
+        yield {**molecule, "tokens": tokens}

@@ -39,9 +39,22 @@ def _group(smiles):
         ["C[C@H](N)C(=O)O", "C[C@@H](N)C(=O)O", "CC(N)C(=O)O", "OC(=O)C(C)N"],
         ["C/C=C/Cl", "C/C=C\\Cl", "CC=CCl"],
         ["CCN(CC)CC", "CCN(CC)CC.Cl", "Cl.CCN(CC)CC", "CCN(CC)CC.OS(=O)(=O)O"],
-        ["[13CH3]CO", "CCO"],
+        ["[13CH3]CO", "CCO", "[2H]OCC", "[2H]C([2H])([2H])C([2H])([2H])O[2H]"],
+        ["[H]/N=C(/C)CC", "[H]/N=C(\\C)CC", "N=C(C)CC"],
+        ["CC(=O)O", "CC(=O)[O-].[Na+]", "CC(=O)[O-].CC(=O)[O-].[Ca+2]", "CC(=O)[O-]"],
+        ["CCC[NH3+].[Cl-]", "CCCN", "CCCN.Cl"],
+        ["C[N+](C)(C)CC(O)CC(=O)O", "C[N+](C)(C)C[C@H](O)CC(=O)[O-]"],
     ],
-    ids=["enantiomers", "double bond", "salts of acids", "isotopes"],
+    ids=[
+        "enantiomers",
+        "double bond",
+        "salts of bases",
+        "isotopes",
+        "hydrogen",
+        "salts of acids",
+        "ammonium",
+        "betaines",
+    ],
 )
 def test_forms_of_one_molecule_share_a_constitution(family):
     assert len({_group(smiles) for smiles in family}) == 1
@@ -70,6 +83,7 @@ def test_policies_of_stereo_and_fragments():
         ("", "empty"),
         ("no molecule", "unparsable"),
         ("C1CC", "unparsable"),
+        ("Cé", "unparsable"),
         ("C(C)(C)(C)(C)C", "unparsable"),
         ("*", "no_selfies"),
         ("C" * 129, "too_long"),

@@ -87,7 +87,9 @@ def test_parquet_of_ones_own(tmp_path):
         ("empty.csv", b"", "smiles", r"found the columns \(none\)"),
         ("header.csv", b"smiles\n", "smiles", "found no rows"),
         ("empty.smi", b"", None, "found no rows"),
-        ("latin.csv", b"smiles\nC\xe9\n", "smiles", "no UTF-8 table"),
+        ("latin.csv", b"smiles\nC\xe9\n", "smiles", "no UTF-8"),
+        ("quote.csv", b'smiles\nCCO\n"CC\nCO\n', "smiles", "after line 2 .*unexpected end of data"),
+        ("long.csv", b"smiles\nCCO\n" + b"C" * 200_000, "smiles", "after line 2 .*field larger"),
         ("cut.parquet", b"PAR1 and no more", "smiles", "no Parquet"),
         ("book.xlsx", b"PK", "smiles", r"kind '\.xlsx'"),
     ],
@@ -98,6 +100,29 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, name, content, column, me
     with pytest.raises(DataError, match=message) as caught:
         list(sources.own_file(path, column))
     assert str(path) in str(caught.value)
+
+
+def test_parquet_that_holds_no_text_is_named(tmp_path):
+    path = tmp_path / "own.parquet"
+    for values, message in (([b"CC"], "values of type binary"), (pa.array([], pa.string()), "found no rows")):
+        pq.write_table(pa.table({"smiles": values}), path)
+        with pytest.raises(DataError, match=message):
+            list(sources.own_file(path, "smiles"))
+    pq.write_table(pa.table({"smiles": ["CCO"] * 100_000}), path, compression="zstd")
+    content = bytearray(path.read_bytes())
+    content[20:60] = bytes(40)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="no Parquet"):
+        list(sources.own_file(path, "smiles"))
+
+
+def test_the_version_of_ones_own_file_is_its_content(tmp_path):
+    path = tmp_path / "own.smi"
+    versions = set()
+    for text in ("CCO", "CCC"):
+        path.write_text(text)
+        versions.add(sources.record({"source": "file", "path": str(path)})["version"])
+    assert len(versions) == 2
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -111,6 +111,16 @@ def test_shards_hold_every_molecule_and_no_group_is_in_two_splits(tmp_path, conv
     assert tokens == [tokenizer.encode(text) for _, text, _ in rows]
 
 
+def test_tokens_outside_the_vocabulary_are_counted(tmp_path, converted):
+    prepare(SECTION | {"min_symbol_count": 20}, _folder(tmp_path, converted))
+    data = load_language(tmp_path)
+    lengths = data.offsets[1:] - data.offsets[:-1]
+    splits = data.splits.repeat(lengths)
+    expected = {split: int((data.tokens[splits == split] == UNK).sum()) for split in ("train", "validation", "test")}
+    assert min(expected.values()) > 0
+    assert read_manifest(tmp_path)["unknown_tokens"] == expected
+
+
 def test_an_empty_split_is_refused(tmp_path, converted):
     folder = _folder(tmp_path, converted)
     with pytest.raises(DataError, match="no molecule in validation"):
