@@ -118,7 +118,7 @@ def _convert_chunk(task: tuple[list[str], Mapping[str, Any]]) -> list[tuple[str,
     return [convert(smiles, section) for smiles in chunk]
 
 
-def prepare(section: Mapping[str, Any], folder: Path, log_file: str | None = None) -> None:
+def prepare(section: Mapping[str, Any], folder: Path) -> None:
     """Write `molecules.parquet` (smiles, selfies, row, group) and its ledger `molecules.json`, the ledger last.
 
     The same source and section give the same bytes for every number of workers.
@@ -127,13 +127,16 @@ def prepare(section: Mapping[str, Any], folder: Path, log_file: str | None = Non
         DataError: more than the share `max_reject_share` is rejected (duplicates don't count), or none is left.
     """
     import pyarrow as pa
+    from rich.console import Console
+    from rich.progress import track
 
     log = logging.getLogger("chemscale.data")
     chunks = list(_chunks(sources.read(section)))
     tasks = [(chunk, section) for chunk in chunks]
     rejected: Counter[str] = Counter()
     kept: dict[str, tuple[str, str]] = {}
-    for converted in ordered_map(_convert_chunk, tasks, section["workers"]):
+    results = ordered_map(_convert_chunk, tasks, section["workers"])
+    for converted in track(results, "molecules", len(tasks), console=Console(stderr=True), transient=True):
         for result in converted:
             if isinstance(result, str):
                 rejected[result] += 1

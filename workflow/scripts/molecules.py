@@ -7,4 +7,4 @@ from stage import logged
 
 with logged(snakemake.log[0]):
     section = {**snakemake.params.section, "workers": snakemake.threads}
-    prepare(section, Path(snakemake.output.ledger).parent, snakemake.log[0])
+    prepare(section, Path(snakemake.output.ledger).parent)

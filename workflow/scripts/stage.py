@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -30,6 +31,7 @@ def logged(log: str) -> Iterator[None]:
         sys.stdout.flush()
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
         try:
             yield
             sys.stdout.flush()
