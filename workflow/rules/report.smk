@@ -8,6 +8,7 @@ localrules:
 
 rule data_table:
     input:
+        rules.study.output,
         expand(rules.passport.output, name=STUDY.config.data),
     output:
         f"{ROOT}/tables/data.parquet",
