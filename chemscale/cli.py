@@ -62,7 +62,9 @@ def _status_text(found: dict[str, Any]) -> str:
 def fit(
     table: Annotated[Path, typer.Argument(help="CSV or Parquet with columns among N, D, C, loss, seed, run.")],
     form: Annotated[str, typer.Option(help="power, offset, joint_power or joint.")] = "power",
-    x: Annotated[str, typer.Option("--x", help="The axis of a single-axis form: N, D or C.")] = "N",
+    x: Annotated[
+        str | None, typer.Option("--x", help="The axis of a single-axis form: N, D or C, where several vary.")
+    ] = None,
     level: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.9,
     as_json: _Json = False,
 ) -> None:
@@ -90,8 +92,9 @@ def audit(
 ) -> None:
     """Whether every number of a study follows from its raw records; needs the folder alone."""
     from chemscale.audit.run import audit_command
+    from chemscale.reporting.page import render
 
-    code, result = audit_command(folder, deep=deep)
+    code, result = audit_command(folder, render, deep=deep)
     _show(result, as_json, _audit_text)
     raise typer.Exit(code)
 

@@ -7,6 +7,7 @@ path, the value found and what is allowed. Mappings whose keys are the user's ow
 from __future__ import annotations
 
 import difflib
+import math
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -233,8 +234,17 @@ class Fits(Section):
     """How laws are fitted: level of the intervals, number of bootstrap resamples and their seed."""
 
     level: Annotated[float, Field(gt=0, lt=1)] = 0.9
-    resamples: Annotated[int, Field(ge=50)] = 400
+    # below 200 the p-value of a form could not get small enough to refuse it
+    resamples: Annotated[int, Field(ge=200)] = 400
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _resamples_resolve_the_level(self) -> Fits:
+        # the ends of the interval lie between the resamples, not beyond the outermost ones
+        if (1 - self.level) / 2 * (self.resamples + 1) < 1:
+            needed = math.ceil(2 / (1 - self.level))
+            raise ValueError(f"level {self.level} takes {needed} resamples or more, found {self.resamples}")
+        return self
 
 
 class StudyConfig(Section):

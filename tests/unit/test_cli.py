@@ -59,6 +59,15 @@ def test_fit_of_a_table(chemscale, tmp_path):
         "form", "parameters", "intervals", "level", "num_runs", "residual_rms", "verdict", "reasons"
     }  # fmt: skip
     assert record["parameters"]["beta"] == pytest.approx(0.3, abs=1e-6)
+    joint = "".join(
+        f"{n},{d},{0.8 + 20 * n**-0.4 + 30 * d**-0.5}\n"
+        for n in (1e3, 1e4, 1e5)
+        for d in (1e3, 3e3, 1e4, 3e4, 1e5, 3e5)
+    )
+    (tmp_path / "grid.csv").write_text(f"N,D,loss\n{joint}")
+    found = json.loads(chemscale("fit", "grid.csv", "--form", "joint", "--json").stdout)
+    assert found["verdict"] == "accepted", found["reasons"]
+    assert found["parameters"]["alpha"] == pytest.approx(0.4, abs=1e-4)
     refused = json.loads(chemscale("fit", "runs.csv", "--form", "offset", "--json").stdout)
     assert refused["verdict"] == "refused"
     assert refused["reasons"]

@@ -47,6 +47,8 @@ def edited(tmp_path):
             "layers",
         ),
         (("fits", "resample", 3), "fits.resample", "unknown key", "'resamples'"),
+        (("fits", "resamples", 99), "fits.resamples", "99", "greater than or equal to 200"),
+        (("fits", "level", 0.995), "fits", "0.995", "400 resamples or more"),
         (
             ("families", "chemgpt", "sizes", "w8", "width", "wide"),
             "families.chemgpt.sizes.w8.width",
