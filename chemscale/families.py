@@ -30,6 +30,8 @@ class Family:
 
 
 LANGUAGE, POTENTIALS = "language", "potentials"
+# of the test loss of a domain's cells
+LOSS_UNITS = {LANGUAGE: "nats per token", POTENTIALS: "meV/angstrom per force component"}
 
 _GRAPH_KNOBS = {
     "width": Knob(int, 2, 4096, "features per atom"),

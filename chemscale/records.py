@@ -5,6 +5,7 @@ Imports nothing but the standard library at the top; a compute node writes recor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,9 +54,13 @@ METRIC_FIELDS: dict[str, type] = {
     "val_digest": str,
     "test_digest": str,
     "code_digest": str,
+    "evaluation_digests": dict,
     "test_metrics": dict,
     "reasons": dict,
 }
+
+# Fields that are no column of a table as they are: the test metrics become columns of their own
+_NESTED = ("evaluation_digests", "test_metrics", "reasons")
 
 # What provenance.json adds to a row of the gathered table; these values vary between runs.
 PROVENANCE_COLUMNS = ("wall_s", "device_s", "energy_kwh", "peak_memory_bytes", "attempts", "started", "finished")
@@ -84,6 +89,10 @@ def check_metrics(metrics: Any, where: str) -> dict[str, Any]:
                 raise RecordError(f"read {where}", f"{field} is null without a reason", "run the cell again")
         elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise RecordError(f"read {where}", f"{field} = {value!r}", f"a value of type {kind.__name__} is expected")
+    for name, value in metrics["test_metrics"].items():
+        # as a column it is test_NAME: it must not take the place of another one
+        if f"test_{name}" in METRIC_FIELDS or not isinstance(value, float) or not math.isfinite(value):
+            raise RecordError(f"read {where}", f"test_metrics.{name} = {value!r}", "run the cell again")
     return metrics
 
 
@@ -106,7 +115,7 @@ def _row(root: Path, cell: Mapping[str, Any], path: str) -> dict[str, Any]:
             )
     provenance = read_json(root / path / "provenance.json")
     row: dict[str, Any] = {"cell": path}
-    row.update({field: metrics[field] for field in METRIC_FIELDS if field not in ("test_metrics", "reasons")})
+    row.update({field: metrics[field] for field in METRIC_FIELDS if field not in _NESTED})
     row.update({f"test_{name}": value for name, value in sorted(metrics["test_metrics"].items())})
     row.update({column: provenance.get(column) for column in PROVENANCE_COLUMNS})
     return row
@@ -142,7 +151,7 @@ def gather(root: Path, cells: list[dict[str, Any]], waived: list[str]) -> tuple[
     texts = [name for name, kind in METRIC_FIELDS.items() if kind is str]
     columns = [
         "cell",
-        *(name for name in METRIC_FIELDS if name not in ("test_metrics", "reasons")),
+        *(name for name in METRIC_FIELDS if name not in _NESTED),
         *PROVENANCE_COLUMNS,
     ]
     frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)

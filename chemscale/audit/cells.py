@@ -9,8 +9,9 @@ from typing import Any
 
 from chemscale.audit.findings import Findings
 from chemscale.config import StudyConfig
+from chemscale.cost.flops import language_flops
 from chemscale.cost.parameters import count
-from chemscale.families import LANGUAGE
+from chemscale.families import LANGUAGE, LOSS_UNITS
 from chemscale.grid import Cell, protocol_label
 from chemscale.io import read_json, read_parquet
 from chemscale.planning.plan import plan_cell
@@ -49,6 +50,7 @@ def check_grid(root: Path, study: dict[str, Any], findings: Findings) -> None:
 
 def check_records(root: Path, study: dict[str, Any], findings: Findings) -> None:
     """Each cell has all its records, and its metrics agree with its spec, its curve and its test clusters."""
+    codes: dict[str, tuple[str, str]] = {}  # a family's cells are trained by one code, or their losses do not compare
     for values in study["cells"] + study["controls"]:
         cell = Cell.from_dict(values)
         if cell.path in study["waived"]:
@@ -60,10 +62,12 @@ def check_records(root: Path, study: dict[str, Any], findings: Findings) -> None
             findings.differ(f"{cell.path}: no {', '.join(missing)}")
             continue
         findings.equal(f"{cell.path}/config.json", read_json(folder / "config.json"), cell.to_dict())
-        _check_cell(root, cell, findings)
+        metrics = _check_cell(root, cell, findings)
+        first = codes.setdefault(cell.family, (cell.path, metrics["code_digest"]))
+        findings.equal(f"{cell.path}/metrics.json: code_digest, beside {first[0]}'s", metrics["code_digest"], first[1])
 
 
-def _check_cell(root: Path, cell: Cell, findings: Findings) -> None:
+def _check_cell(root: Path, cell: Cell, findings: Findings) -> dict[str, Any]:
     where = f"{cell.path}/metrics.json"
     metrics = read_metrics(root / where)
     expected: dict[str, Any] = {
@@ -81,7 +85,9 @@ def _check_cell(root: Path, cell: Cell, findings: Findings) -> None:
         "epochs": metrics["samples_seen"] / cell.num_samples,
     }
     if cell.protocol["kind"] == "equal_steps":
-        expected["steps"] = cell.protocol["steps"]
+        findings.equal(f"{where}: steps of the protocol", metrics["steps"], cell.protocol["steps"])
+    elif cell.protocol["kind"] == "to_convergence":
+        findings.within(f"{where}: steps of the protocol", metrics["steps"], 1, cell.protocol["steps"])
 
     clusters = read_parquet(root / cell.path / "test_clusters.parquet")
     expected["test_loss"] = math.fsum(clusters["loss_sum"].to_pylist()) / sum(clusters["count"].to_pylist())
@@ -93,13 +99,21 @@ def _check_cell(root: Path, cell: Cell, findings: Findings) -> None:
         vocabulary = len(read_json(root / "data" / cell.data["name"] / "tokenizer.json")["vocabulary"])
     parameters = count(cell.family, cell.knobs, vocabulary)
     expected |= {"num_params": parameters.total, "num_params_non_embedding": parameters.non_embedding}
+    expected["loss_unit"] = LOSS_UNITS[cell.domain]
     if language:
         expected["flops_6n"] = 6 * parameters.non_embedding * metrics["tokens_seen"]
+        # all products but attention's are a multiple of the tokens
+        one = language_flops(cell.knobs, vocabulary, [1])
+        per_token = one["flops_full"] - one["flops_attention"]
+        expected["flops_attention"] = metrics["flops_full"] - per_token * metrics["tokens_seen"]
     else:
-        expected["frames_unique"] = cell.num_samples
-        findings.close(
-            f"{where}: test_metrics.force_mae", metrics["test_metrics"].get("force_mae"), expected["test_loss"]
-        )
+        expected |= {"frames_unique": cell.num_samples, "samples_seen": metrics["frames_seen"]}
+        found = metrics["test_metrics"]
+        findings.close(f"{where}: test_metrics.force_mae", found.get("force_mae"), expected["test_loss"])
+        for name in [name.removesuffix("force_mae") for name in found if name.endswith("force_mae")]:
+            findings.within(
+                f"{where}: test_metrics.{name}force_mae", found[f"{name}force_mae"], 0, found[f"{name}force_rmse"]
+            )
 
     curve = [json.loads(line) for line in (root / cell.path / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in curve if "loss" in line]
@@ -112,3 +126,4 @@ def _check_cell(root: Path, cell: Cell, findings: Findings) -> None:
     expected |= {"val_loss": min(validations.values()), "best_step": min(validations, key=validations.__getitem__)}
     for field, value in expected.items():
         findings.equal(f"{where}: {field}", metrics[field], value)
+    return metrics

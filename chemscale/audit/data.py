@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from chemscale.audit.findings import Findings
-from chemscale.data.subsets import rows_digest, split_of, subset_order
+from chemscale.data.subsets import clusters_of, rows_digest, split_of, subset_order, time_splits
 from chemscale.families import LANGUAGE
 from chemscale.grid import Cell
 from chemscale.io import digest, read_json, read_parquet
@@ -61,6 +61,7 @@ def _check_rows(root: Path, where: str, manifest: dict[str, Any], findings: Find
         }
         findings.equal(f"{where}/manifest.json: splits.{split}", stated, found)
     if settings["kind"] == "trajectories":
+        _check_times(where, groups, splits, table["frame"].to_pylist(), settings, findings)
         # blocks of time: each is in one split, but for the frames that its border gives up to the gap
         found_in = {split: {groups[at] for at in members[split]} for split in _USED}
     else:
@@ -76,16 +77,41 @@ def _check_rows(root: Path, where: str, manifest: dict[str, Any], findings: Find
             findings.equal(f"{where}/rows.parquet: groups both in {one} and {other}", common[:3], [])
 
 
+def _check_times(
+    where: str, groups: list[str], splits: list[str], frames: list[int], settings: dict[str, Any], findings: Findings
+) -> None:
+    """Every frame is in the split of its place in time, and once; a group is one block of one molecule."""
+    expected = time_splits(settings)
+    block_of: dict[str, int] = {}
+    for group, split, frame in zip(groups, splits, frames, strict=True):
+        findings.compared += 1
+        if not 0 <= frame < len(expected):
+            findings.differ(f"{where}/rows.parquet: frame {frame} of a trajectory of {len(expected)}")
+            continue
+        block, rule = expected[frame]
+        if split != rule:
+            findings.differ(f"{where}/rows.parquet: frame {frame} of {group} is in {split}, its time says {rule}")
+        if block_of.setdefault(group, block) != block:
+            findings.differ(f"{where}/rows.parquet: {group} holds blocks {block_of[group]} and {block}")
+    findings.equal(f"{where}/rows.parquet: frames", len(set(zip(groups, frames, strict=True))), len(frames))
+
+
 def check_subsets(root: Path, study: dict[str, Any], findings: Findings) -> None:
     """Each cell was trained on the first rows of its seed's keyed order, so subsets nest, and tested on test."""
     data: dict[str, dict[str, Any]] = {}
     for name in study["data"]:
         table = read_parquet(root / "data" / name / "rows.parquet")
         rows, splits = np.array(table["row"].to_pylist()), np.array(table["split"].to_pylist())
+        lengths = np.array(table["length"].to_pylist())
         data[name] = {
             "manifest": read_json(root / "data" / name / "manifest.json"),
             "train": rows[splits == "train"],
-            "lengths": np.array(table["length"].to_pylist())[splits == "train"],
+            "lengths": lengths[splits == "train"],
+            "clusters": _test_clusters(
+                [group for group, split in zip(table["group"].to_pylist(), splits, strict=True) if split == "test"],
+                lengths[splits == "test"],
+                study["data"][name]["domain"],
+            ),
             "val_digest": rows_digest(rows[splits == "validation"].tolist()),
             "test_digest": rows_digest(rows[splits == "test"].tolist()),
         }
@@ -104,6 +130,7 @@ def check_subsets(root: Path, study: dict[str, Any], findings: Findings) -> None
         subset = (name, cell.seed, cell.num_samples)
         if subset not in subset_digests:
             chosen = orders[draw][: cell.num_samples]
+            findings.equal(f"data/{name}: training rows for {cell.path}", len(chosen), cell.num_samples)
             # the first token of a molecule is given, not predicted
             tokens = int((known["lengths"][chosen] - 1).sum())
             subset_digests[subset] = (rows_digest(known["train"][chosen].tolist()), tokens)
@@ -113,5 +140,19 @@ def check_subsets(root: Path, study: dict[str, Any], findings: Findings) -> None
         findings.equal(f"{where}: subset_digest", metrics["subset_digest"], subset_digest)
         findings.equal(f"{where}: val_digest", metrics["val_digest"], known["val_digest"])
         findings.equal(f"{where}: test_digest", metrics["test_digest"], known["test_digest"])
+        further = {other: data[other]["test_digest"] for other in cell.data["evaluations"]}
+        findings.equal(f"{where}: evaluation_digests", metrics["evaluation_digests"], further)
         if cell.domain == LANGUAGE:
             findings.equal(f"{where}: tokens_unique", metrics["tokens_unique"], tokens)
+        clusters = read_parquet(root / cell.path / "test_clusters.parquet")
+        counts = dict(zip(clusters["cluster"].to_pylist(), clusters["count"].to_pylist(), strict=True))
+        findings.equal(f"{cell.path}/test_clusters.parquet: clusters and counts", counts, known["clusters"])
+
+
+def _test_clusters(groups: list[str], lengths: Any, domain: str) -> dict[str, int]:
+    """What the loss of each test cluster is summed over: predicted tokens, or components of forces."""
+    counts: dict[str, int] = defaultdict(int)
+    for cluster, length in zip(clusters_of(groups), lengths.tolist(), strict=True):
+        # the first token of a molecule is given, not predicted
+        counts[cluster] += length - 1 if domain == LANGUAGE else 3 * length
+    return dict(counts)

@@ -37,6 +37,12 @@ class Findings:
         if not _same(found, expected, RELATIVE_TOLERANCE):
             self.differ(f"{where}: {_short(found)}, {_short(expected)} follows from the records")
 
+    def within(self, where: str, found: Any, low: float, high: float) -> None:
+        """Compare a number with the range that it must lie in."""
+        self.compared += 1
+        if not (isinstance(found, int | float) and low <= found <= high):
+            self.differ(f"{where}: {_short(found)}, from {low} to {high} follows from the records")
+
     def differ(self, difference: str) -> None:
         """Note a difference."""
         self.compared += 1

@@ -11,13 +11,16 @@ from chemscale.audit.cells import check_grid, check_records
 from chemscale.audit.data import check_data, check_subsets
 from chemscale.audit.files import check_files, seal
 from chemscale.audit.findings import Findings
-from chemscale.audit.tables import check_data_table, check_fits, check_gathered, check_page
+from chemscale.audit.tables import check_data_table, check_fits, check_gathered, check_page, check_text
 from chemscale.errors import ChemscaleError, InputError
 from chemscale.io import read_json, write_json
 
 __all__ = ["audit", "audit_command", "seal", "write_final", "write_records"]
 
 Check = Callable[[Path, dict[str, Any], Findings], None]
+# The page of a study's folder as text: `chemscale.reporting.page.render`, which reporting and its neighbour audit do
+# not import from each other.
+Render = Callable[[Path], str]
 
 # What each check proves; those of the records run before the page is written, and once more at the end.
 RECORDS: dict[str, tuple[str, Check]] = {
@@ -32,18 +35,19 @@ RECORDS: dict[str, tuple[str, Check]] = {
 PAGE = "page"
 
 
-def audit(root: Path, stage: str) -> dict[str, Any]:
+def audit(root: Path, render: Render | None) -> dict[str, Any]:
     """The verdict on a study's folder.
 
     Args:
         root: the study's folder; nothing else is read.
-        stage: "records" before the page exists, "all" for everything.
+        render: gives the page again from the folder; None before the page exists, when records, tables and fits are
+            checked alone.
 
     Returns:
-        verdict ("ok" or "failed") and checks: name, proves, verdict, compared, evidence.
+        verdict ("ok" or "failed"), stage ("records" or "all") and checks: name, proves, verdict, compared, evidence.
     """
     checks = []
-    if stage == "all":
+    if render is not None:
         checks.append(
             _run("files", "no file was changed, lost or added since the seal", lambda f: check_files(root, f))
         )
@@ -56,14 +60,18 @@ def audit(root: Path, stage: str) -> dict[str, Any]:
     checks.append(_run("study", "the resolved study is readable", read_study))
     for name, (proves, check) in RECORDS.items():
         checks.append(_run(name, proves, lambda findings, check=check: check(root, study, findings)))  # type: ignore[misc]
-    if stage == "all":
+    if render is not None:
         checks.append(
             _run(PAGE, "every number on the page is a table's", lambda findings: check_page(root, study, findings))
+        )
+        checks.append(
+            _run("text", "every character of the page follows from the folder", lambda f: check_text(root, render, f))
         )
         checks.append(
             _run("verdict", "the verdict that the page prints is this one", lambda f: _check_verdict(root, checks, f))
         )
     failed = any(check["verdict"] != "ok" for check in checks)
+    stage = "records" if render is None else "all"
     return {"verdict": "failed" if failed else "ok", "stage": stage, "checks": checks}
 
 
@@ -79,9 +87,11 @@ def _run(name: str, proves: str, check: Callable[[Findings], None]) -> dict[str,
 
 def _check_verdict(root: Path, checks: list[dict[str, Any]], findings: Findings) -> None:
     """The audit of the records, which the page prints, says what the checks say now."""
-    stored = {check["name"]: check["verdict"] for check in read_json(root / "audit" / "records.json")["checks"]}
-    now = {check["name"]: check["verdict"] for check in checks if check["name"] in {"study", *RECORDS}}
-    findings.equal("audit/records.json", stored, now)
+    stored = {check["name"]: check for check in read_json(root / "audit" / "records.json")["checks"]}
+    now = {check["name"]: check for check in checks if check["name"] in {"study", *RECORDS}}
+    findings.same_names("audit/records.json: check", stored, now)
+    for name in stored.keys() & now.keys():
+        findings.equal(f"audit/records.json: {name}", stored[name], now[name])
 
 
 def write_records(root: Path) -> None:
@@ -90,18 +100,18 @@ def write_records(root: Path) -> None:
     Raises:
         ChemscaleError: a check failed; the record is written all the same.
     """
-    result = audit(root, "records")
+    result = audit(root, None)
     write_json(root / "audit" / "records.json", result)
     _raise_if_failed(root, result)
 
 
-def write_final(root: Path) -> None:
+def write_final(root: Path, render: Render) -> None:
     """Audit everything and write `audit/audit.json`.
 
     Raises:
         ChemscaleError: a check failed; the record is written all the same.
     """
-    result = audit(root, "all")
+    result = audit(root, render)
     write_json(root / files.VERDICT, result)
     _raise_if_failed(root, result)
 
@@ -112,7 +122,7 @@ def _raise_if_failed(root: Path, result: dict[str, Any]) -> None:
         raise ChemscaleError(f"audit of {root} failed: " + "; ".join(failed))
 
 
-def audit_command(root: Path, deep: bool = False) -> tuple[int, dict[str, Any]]:
+def audit_command(root: Path, render: Render, deep: bool = False) -> tuple[int, dict[str, Any]]:
     """The exit code and the verdict of `chemscale audit`: 0 ok, 1 something differs.
 
     Raises:
@@ -122,5 +132,5 @@ def audit_command(root: Path, deep: bool = False) -> tuple[int, dict[str, Any]]:
         raise InputError("audit --deep", "a level that is not there yet", "audit without --deep")
     if not (root / files.SUMS).is_file() and not (root / files.VERDICT).is_file():
         raise InputError(f"audit {root}", "no finished study", "name a study's folder, such as results/quickstart")
-    result = audit(root, "all")
+    result = audit(root, render)
     return (0 if result["verdict"] == "ok" else 1), result

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html.parser import HTMLParser
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from chemscale import __version__
 from chemscale.audit.findings import Findings
 from chemscale.io import canonical_json, read_json, read_parquet
 from chemscale.records import gather
@@ -47,20 +50,26 @@ def check_data_table(root: Path, study: dict[str, Any], findings: Findings) -> N
     findings.same_names("tables/data.parquet", found, study["data"])
     for name in study["data"]:
         manifest = read_json(root / "data" / name / "manifest.json")
+        settings, source = manifest["settings"], manifest["source"]
         expected = {
+            "name": name,
+            "kind": settings["kind"],
+            **{key: source[key] for key in ("version", "licence", "citation")},
+            "tokenizer_digest": manifest["tokenizer_digest"],
             "rows_in": manifest["rows_in"],
             "rows_kept": manifest["rows_kept"],
             "rows_rejected": sum(manifest["rejected"].values()),
             "rejected": canonical_json(manifest["rejected"]),
             "digest": manifest["digest"],
-            "source": manifest["source"]["name"],
-            "licence": manifest["source"]["licence"],
+            "source": source["name"],
             **{f"rejected_{reason}": number for reason, number in manifest["rejected"].items()},
         }
         for split, numbers in manifest["splits"].items():
             expected |= {f"{split}_{what}": value for what, value in numbers.items() if what != "digest"}
-        for column, value in expected.items():
-            findings.equal(f"tables/data.parquet: row {name}, column {column}", found[name][column], value)
+        # a column that the manifest says nothing of is another data set's, and null here
+        for column in sorted(found[name].keys() | expected.keys()):
+            where = f"tables/data.parquet: row {name}, column {column}"
+            findings.equal(where, found[name].get(column), expected.get(column))
 
 
 def check_fits(root: Path, study: dict[str, Any], findings: Findings) -> None:
@@ -115,7 +124,7 @@ class _Numbers(HTMLParser):
 def check_page(root: Path, study: dict[str, Any], findings: Findings) -> None:
     """Every number on the page is the table's, and the numbers that a report owes are there.
 
-    Numbers inside figures are not checked.
+    Numbers inside figures are not checked against the tables; `check_text` compares the page's figures with the files.
     """
     parser = _Numbers()
     parser.feed((root / "report" / "index.html").read_text(encoding="utf-8"))
@@ -133,6 +142,22 @@ def check_page(root: Path, study: dict[str, Any], findings: Findings) -> None:
         printed.add((table, row, column))
     for place in _owed(tables) - printed:
         findings.differ(f"report/index.html: {', '.join(place)} is not on the page")
+
+
+def check_text(root: Path, render: Callable[[Path], str], findings: Findings) -> None:
+    """The page is the one that this version of chemscale makes of the folder, character by character."""
+    found = (root / "report" / "index.html").read_text(encoding="utf-8")
+    expected = render(root)
+    findings.compared += 1
+    if found == expected:
+        return
+    lines = list(zip_longest(found.splitlines(), expected.splitlines()))
+    different = [(number, *pair) for number, pair in enumerate(lines, 1) if pair[0] != pair[1]]
+    number, mine, other = different[0] if different else (len(lines), "another end of line", "")
+    where = f"report/index.html: {len(different)} lines differ from what chemscale {__version__} makes of the folder"
+    at = next((at for at, (one, two) in enumerate(zip(mine or "", other or "", strict=False)) if one != two), 0)
+    shown = ["nothing" if text is None else repr(text[max(0, at - 40) : at + 60]) for text in (mine, other)]
+    findings.differ(f"{where}; first line {number}: {shown[0]}, {shown[1]} follows from the folder")
 
 
 def _by_key(root: Path, name: str, key: str) -> dict[str, dict[str, Any]]:

@@ -46,6 +46,7 @@ class Frames:
         """
         from chemscale.data.xtb import Failure
 
+        frame = len(self.rows) + sum(self.rejected.values())
         apart = positions[:, None] - positions[None]
         if np.linalg.norm(apart, axis=-1)[~np.eye(len(positions), dtype=bool)].min(initial=np.inf) < CLOSEST:
             return self.reject("atoms_too_close")
@@ -63,6 +64,7 @@ class Frames:
                 "split": split,
                 "smiles": self.smiles,
                 "molecule": self.molecule,
+                "frame": frame,
                 "species": species,
                 "positions": positions.ravel(),
                 "energy": energy,

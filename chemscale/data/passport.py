@@ -15,14 +15,15 @@ from chemscale.io import atomic_path, write_parquet
 def write_study_data(study_root: Path, folder: Path, name: str) -> None:
     """Copy a data folder's manifest and vocabulary to `data/NAME/` of a study, and write `rows.parquet` there.
 
-    `rows.parquet` has a row per kept row: row, group, split and length (tokens, or atoms of a frame).
+    `rows.parquet` has a row per kept row: row, group, split, length (tokens, or atoms of a frame) and, of frames, frame:
+    their number among all attempts of their molecule.
     """
     target = study_root / "data" / name
     manifest = read_manifest(folder)
     language = manifest["domain"] == "language"
-    table = read_columns(folder, ["row", "group", "split", "tokens" if language else "species"])
-    lengths = pc.list_value_length(table.column(3))
-    rows = table.select([0, 1, 2]).append_column("length", lengths.cast(pa.int64()))
+    sized = "tokens" if language else "species"
+    table = read_columns(folder, ["row", "group", "split", sized] + ([] if language else ["frame"]))
+    rows = table.set_column(3, "length", pc.list_value_length(table[sized]).cast(pa.int64()))
     if language:
         with atomic_path(target / "tokenizer.json") as temporary:
             shutil.copyfile(folder / "tokenizer.json", temporary)

@@ -44,6 +44,7 @@ FRAMES_SCHEMA = pa.schema(
     [
         *_COMMON,
         _field("molecule", pa.string(), "the molecule's name"),
+        _field("frame", pa.int32(), "number of the frame among all attempts of its molecule, in order"),
         _field("species", pa.list_(pa.uint8()), "atomic numbers"),
         _field("positions", pa.list_(pa.float64()), "positions, atom by atom", "angstrom"),
         _field("energy", pa.float64(), "total energy", "eV"),

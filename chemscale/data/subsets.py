@@ -6,8 +6,9 @@ The standard library and numpy suffice, so that a compute node and the audit sha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from chemscale.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 _SPLIT_KEY = b"chemscale-split"
+MAX_CLUSTERS = 1024
 
 
 def split_of(group: str, validation: float, test: float) -> str:
@@ -28,6 +30,56 @@ def split_of(group: str, validation: float, test: float) -> str:
     if place < test:
         return "test"
     return "validation" if place < test + validation else "train"
+
+
+def time_splits(section: Mapping[str, Any]) -> list[tuple[int, str]]:
+    """Block and split of every saved frame of a trajectory, in order of time.
+
+    The frames are cut into `blocks` contiguous blocks of equal length, up to one frame. The last blocks are test, those
+    before them validation, all others train; a share above 0 gets its rounded number of blocks, at least one. Where two
+    splits meet, `gap_frames` frames belong to neither (split "gap"): the last of train, or the first of test where test
+    follows validation, so that validation, the shortest, loses none.
+
+    Raises:
+        DataError: a split with a share above 0 would have no frame.
+    """
+    frames, blocks, gap = section["frames_per_molecule"], section["blocks"], section["gap_frames"]
+    shares = {name: section[name] for name in ("validation", "test")}
+    number = {name: max(1, round(share * blocks)) if share > 0 else 0 for name, share in shares.items()}
+    number["train"] = blocks - sum(number.values())
+    order = [name for name in ("train", "validation", "test") for _ in range(number[name])]
+    block_of = [frame * blocks // frames for frame in range(frames)]
+    splits = [order[block] for block in block_of]
+    found = list(splits)
+    for border in range(1, frames):
+        if splits[border] != splits[border - 1]:
+            gap_starts = border - gap if splits[border - 1] == "train" else border
+            for frame in range(max(0, gap_starts), min(frames, gap_starts + gap)):
+                found[frame] = "gap"
+    missing = [name for name in ("train", *(name for name, share in shares.items() if share > 0)) if name not in found]
+    if missing:
+        raise DataError(
+            f"trajectories: {frames} frames in {blocks} blocks with gaps of {gap}",
+            f"no frame left for {' and '.join(missing)}",
+            "raise frames_per_molecule or blocks, or lower gap_frames or the shares of validation and test",
+        )
+    return list(zip(block_of, found, strict=True))
+
+
+def clusters_of(groups: Sequence[str]) -> list[str]:
+    """The test cluster of each row, from its split group: what is resampled together.
+
+    A cluster is a group (a molecule's constitution, or a block of time); where there are more than 1,024 of them,
+    groups are joined in 1,024 blocks by a hash of the group.
+    """
+    if len(set(groups)) <= MAX_CLUSTERS:
+        return list(groups)
+    return [f"block-{_block(group):04d}" for group in groups]
+
+
+def _block(group: str) -> int:
+    key = hashlib.blake2b(group.encode(), digest_size=8, key=b"chemscale-cluster").digest()
+    return int.from_bytes(key, "big") % MAX_CLUSTERS
 
 
 def rows_digest(rows: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from chemscale.data import conformers
 from chemscale.data.frames import Frames, prepare_frames
+from chemscale.data.subsets import time_splits
 from chemscale.errors import DataError
 
 if TYPE_CHECKING:
@@ -61,40 +62,6 @@ def _canonical(name: str, smiles: str) -> str:
     else:
         return str(Chem.MolToSmiles(molecule))
     raise DataError(f"trajectories: molecules.{name}.smiles", found, "give a neutral molecule with paired electrons")
-
-
-def time_splits(section: dict[str, Any]) -> list[tuple[int, str]]:
-    """Block and split of every saved frame of a trajectory, in order of time.
-
-    The frames are cut into `blocks` contiguous blocks of equal length, up to one frame. The last blocks are test, those
-    before them validation, all others train; a share above 0 gets its rounded number of blocks, at least one. Where two
-    splits meet, `gap_frames` frames belong to neither (split "gap"): the last of train, or the first of test where test
-    follows validation, so that validation, the shortest, loses none.
-
-    Raises:
-        DataError: a split with a share above 0 would have no frame.
-    """
-    frames, blocks, gap = section["frames_per_molecule"], section["blocks"], section["gap_frames"]
-    shares = {name: section[name] for name in ("validation", "test")}
-    number = {name: max(1, round(share * blocks)) if share > 0 else 0 for name, share in shares.items()}
-    number["train"] = blocks - sum(number.values())
-    order = [name for name in ("train", "validation", "test") for _ in range(number[name])]
-    block_of = [frame * blocks // frames for frame in range(frames)]
-    splits = [order[block] for block in block_of]
-    found = list(splits)
-    for border in range(1, frames):
-        if splits[border] != splits[border - 1]:
-            gap_starts = border - gap if splits[border - 1] == "train" else border
-            for frame in range(max(0, gap_starts), min(frames, gap_starts + gap)):
-                found[frame] = "gap"
-    missing = [name for name in ("train", *(name for name, share in shares.items() if share > 0)) if name not in found]
-    if missing:
-        raise DataError(
-            f"trajectories: {frames} frames in {blocks} blocks with gaps of {gap}",
-            f"no frame left for {' and '.join(missing)}",
-            "raise frames_per_molecule or blocks, or lower gap_frames or the shares of validation and test",
-        )
-    return list(zip(block_of, found, strict=True))
 
 
 def simulate(task: tuple[str, str, dict[str, Any]]) -> Frames:

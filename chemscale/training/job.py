@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from chemscale.data import shards
 from chemscale.data.subsets import rows_digest, subset_rows
 from chemscale.errors import Stopped
+from chemscale.families import LOSS_UNITS
 from chemscale.grid import Cell, protocol_label
 from chemscale.io import write_json
 from chemscale.records import SCHEMA_VERSION, write_metrics
@@ -192,6 +193,7 @@ class Job:
                 "samples_seen": progress.samples_seen,
                 "steps": progress.step,
                 "best_step": progress.best_step,
+                "loss_unit": LOSS_UNITS[cell.domain],
                 "val_loss": progress.best_loss,
                 "test_loss": test_loss,
                 "config_digest": cell.digest,

@@ -15,10 +15,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chemscale.data.subsets import clusters_of
 from chemscale.errors import TrainingError
 from chemscale.io import atomic_path
-
-MAX_CLUSTERS = 1024
 
 
 class Curve:
@@ -54,23 +53,14 @@ def cluster_sums(
 ) -> tuple[list[str], NDArray[np.float64], NDArray[np.int64]]:
     """Summed loss and count of each test cluster, clusters in sorted order.
 
-    A cluster is a split group (a molecule's constitution, or a block of time); where there are more than 1,024 of
-    them, groups are joined in 1,024 blocks by a hash of the group.
+    The names are those of `chemscale.data.subsets.clusters_of`.
     """
-    names = list(groups)
-    if len(set(names)) > MAX_CLUSTERS:
-        names = [f"block-{_block(group):04d}" for group in names]
-    clusters, index = np.unique(np.array(names), return_inverse=True)
+    clusters, index = np.unique(np.array(clusters_of(groups)), return_inverse=True)
     loss = np.zeros(len(clusters))
     count = np.zeros(len(clusters), dtype=np.int64)
     np.add.at(loss, index, sums)
     np.add.at(count, index, counts)
     return [str(cluster) for cluster in clusters], loss, count
-
-
-def _block(group: str) -> int:
-    key = hashlib.blake2b(group.encode(), digest_size=8, key=b"chemscale-cluster").digest()
-    return int.from_bytes(key, "big") % MAX_CLUSTERS
 
 
 def write_clusters(path: Path, clusters: list[str], loss: NDArray[np.float64], count: NDArray[np.int64]) -> float:

@@ -112,11 +112,12 @@ def train(job: Job, attempts: int) -> None:
     assert best is not None, "the last step is always validated"
     with engine.evaluated(best):
         errors = _errors(model, _Frames(data, test.index, cell.knobs["cutoff"], reference, scale), scale)
-        test_metrics = errors.metrics()
+        test_metrics, evaluation_digests = errors.metrics(), {}
         for name, key in cell.data["evaluations"].items():
             further = job.datasets.frames(key)
-            index = job.split(further.rows, further.splits, "test").index
-            others = _errors(model, _Frames(further, index, cell.knobs["cutoff"], reference, scale), scale)
+            split = job.split(further.rows, further.splits, "test")
+            others = _errors(model, _Frames(further, split.index, cell.knobs["cutoff"], reference, scale), scale)
+            evaluation_digests[name] = split.digest
             test_metrics |= {f"{name}_{metric}": value for metric, value in others.metrics().items()}
         weights.save(job.checkpoint.folder, model, {"family": cell.family, "knobs": cell.knobs})
     clusters = cluster_sums([data.groups[row] for row in test.index], errors.force_sums, errors.components)
@@ -135,10 +136,10 @@ def train(job: Job, attempts: int) -> None:
             "flops_attention": None,
             **progress.flops,
             "epochs": progress.samples_seen / cell.num_samples,
-            "loss_unit": "meV/angstrom per force component",
             "subset_digest": subset.digest,
             "val_digest": validation.digest,
             "test_digest": test.digest,
+            "evaluation_digests": evaluation_digests,
             "test_metrics": test_metrics,
             "reasons": {
                 **dict.fromkeys(("tokens_seen", "tokens_unique"), "a potential has no tokens"),

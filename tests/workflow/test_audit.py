@@ -14,6 +14,7 @@ from chemscale.audit.run import audit_command, seal
 from chemscale.errors import InputError
 from chemscale.grid import Cell
 from chemscale.io import digest, read_json, read_parquet, write_json, write_parquet
+from chemscale.reporting.page import render
 
 CELL = "cells/painn/w8/n8/seed0"
 
@@ -33,7 +34,7 @@ def study(sealed, tmp_path):
 
 def failures(root):
     """The failed checks and their evidence; the exit code must agree."""
-    code, result = audit_command(root)
+    code, result = audit_command(root, render)
     failed = {check["name"]: " ".join(check["evidence"]) for check in result["checks"] if check["verdict"] != "ok"}
     assert code == (1 if failed else 0)
     assert result["verdict"] == ("failed" if failed else "ok")
@@ -56,7 +57,7 @@ def edit_column(path, column, change):
 
 def test_a_copy_elsewhere_passes_and_every_check_compared_something(sealed):
     assert failures(sealed) == {}
-    _, result = audit_command(sealed)
+    _, result = audit_command(sealed, render)
     assert all(check["compared"] > 0 for check in result["checks"])
 
 
@@ -195,6 +196,78 @@ def _duplicated_cell(study):
     write_parquet(study / "tables" / "cells.parquet", pa.concat_tables([table, table.slice(0, 1)]))
 
 
+def _few_steps(study):
+    """A cell trained for fewer steps than its protocol says, told alike by its metrics and its curve."""
+    path = study / CELL / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    kept = [line for line in lines if line["step"] <= 30]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in kept))
+    losses = {line["step"]: line["val_loss"] for line in kept if "val_loss" in line}
+    best = min(losses, key=losses.get)
+    last = [line for line in kept if "loss" in line][-1]
+    seen = last["frames_seen"]
+
+    def change(metrics):
+        metrics.update(steps=30, best_step=best, val_loss=losses[best], samples_seen=seen, frames_seen=seen)
+        metrics.update(epochs=seen / metrics["num_samples"], flops_full=last["flops_full"])
+
+    edit_json(study / CELL / "metrics.json", change)
+
+
+def _moved_to_the_group_of_another(study):
+    """A training molecule moved to test under the group of a test molecule, where the group's hash agrees."""
+    path = study / "data" / "molecules" / "rows.parquet"
+    table = read_parquet(path)
+    splits, groups = table["split"].to_pylist(), table["group"].to_pylist()
+    at, other = splits.index("train"), splits.index("test")
+    splits[at], groups[at] = "test", groups[other]
+    for column, values in (("split", splits), ("group", groups)):
+        edit_column(path, column, lambda _, values=values: values)
+
+
+def _frame_out_of_the_gap(study):
+    def move(splits):
+        splits[splits.index("gap")] = "train"
+        return splits
+
+    edit_column(study / "data" / "trajectories" / "rows.parquet", "split", move)
+
+
+def _a_loss_among_the_test_metrics(study):
+    """A control's loss replaced in its row of the table by a test metric of that name."""
+    path = study / "controls/chemgpt_more_steps/chemgpt/w16/n400/seed0/metrics.json"
+    edit_json(path, lambda metrics: metrics["test_metrics"].update(loss=1.0))
+
+
+def _unmarked_number(study):
+    """A number of the page changed and its place in the tables forgotten."""
+    page = study / "report" / "index.html"
+    found = re.search(r'<span data-table="slopes"[^>]*data-column="slope">[^<]*</span>', page.read_text())
+    page.write_text(page.read_text().replace(found.group(0), "0.999", 1))
+
+
+def _digit_beside_a_number(study):
+    page = study / "report" / "index.html"
+    page.write_text(
+        page.read_text().replace('<span data-table="control_effects"', '1<span data-table="control_effects"')
+    )
+
+
+def _figure_on_the_page(study):
+    page = study / "report" / "index.html"
+    text = page.read_text()
+    path = re.search(r'<path d="M ([\d.]+) ', text)
+    page.write_text(text[: path.start(1)] + "1.5" + text[path.end(1) :])
+
+
+def _data_version(study):
+    edit_column(study / "tables" / "data.parquet", "version", lambda versions: ["another", *versions[1:]])
+
+
+def _code_of_another(study):
+    edit_json(study / CELL / "metrics.json", lambda metrics: metrics.update(code_digest="0" * 64))
+
+
 def _shorter_curve(study):
     path = study / CELL / "metrics.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-3]))
@@ -222,6 +295,15 @@ def _rejects(study):
         (_moved_molecule_and_manifest, "data", "its group's hash says test"),
         (_moved_molecule_and_manifest, "subsets", "test_digest"),
         (_not_nested, "subsets", "cells/chemgpt/w16/n25/seed0"),
+        (_moved_to_the_group_of_another, "subsets", "clusters and counts"),
+        (_frame_out_of_the_gap, "data", "its time says gap"),
+        (_few_steps, "records", "steps of the protocol"),
+        (_code_of_another, "records", "code_digest"),
+        (_a_loss_among_the_test_metrics, "gathered", "test_metrics.loss"),
+        (_unmarked_number, "text", "0.999"),
+        (_digit_beside_a_number, "text", "lines differ"),
+        (_figure_on_the_page, "text", "lines differ"),
+        (_data_version, "data table", "column version"),
         (_dropped_cell, "records", CELL),
         (_dropped_cell, "grid", CELL),
         (_dropped_cell_and_config, "grid", f"{CELL} is missing"),
@@ -245,17 +327,17 @@ def test_sums_are_those_of_sha256sum(sealed):
 
 def test_folder_that_is_no_finished_study(tmp_path, study):
     with pytest.raises(InputError, match="no finished study"):
-        audit_command(tmp_path / "nowhere")
+        audit_command(tmp_path / "nowhere", render)
     (tmp_path / "begun").mkdir()
     shutil.copy(study / "config.json", tmp_path / "begun" / "config.json")
     with pytest.raises(InputError, match="no finished study"):
-        audit_command(tmp_path / "begun")
+        audit_command(tmp_path / "begun", render)
     # a finished study whose seal is lost is one that fails
     (study / "audit" / "SHA256SUMS").unlink()
     assert "files" in failures(study)
 
 
 def test_result_is_json(sealed):
-    code, result = audit_command(sealed)
+    code, result = audit_command(sealed, render)
     assert code == 0
     assert json.loads(json.dumps(result, allow_nan=False))["verdict"] == "ok"

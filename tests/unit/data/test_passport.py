@@ -23,7 +23,14 @@ def _folder(path, domain):
             row |= {"selfies": "[C]" * index, "tokens": tokenizer.encode("[C]" * index)}
         else:
             zeros = [0.0] * 3 * index
-            row |= {"molecule": "m", "species": [6] * index, "positions": zeros, "forces": zeros, "energy": 0.0}
+            row |= {
+                "molecule": "m",
+                "frame": index,
+                "species": [6] * index,
+                "positions": zeros,
+                "forces": zeros,
+                "energy": 0.0,
+            }
         rows.append(row)
     schema = LANGUAGE_SCHEMA if domain == "language" else FRAMES_SCHEMA
     path.mkdir()
@@ -52,7 +59,8 @@ def test_the_copy_says_what_the_data_say(tmp_path, domain, lengths):
     assert (copy / "manifest.json").read_bytes() == manifest
     assert (copy / "tokenizer.json").exists() == (domain == "language")
     table = read_parquet(copy / "rows.parquet")
-    assert table.column_names == ["row", "group", "split", "length"]
+    expected = ["row", "group", "split", "length"] + (["frame"] if domain == "potentials" else [])
+    assert table.column_names == expected
     assert table["length"].to_pylist() == list(lengths)
     for split, stated in read_json(copy / "manifest.json")["splits"].items():
         chosen = [row["row"] for row in table.to_pylist() if row["split"] == split]

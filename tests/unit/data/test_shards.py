@@ -63,7 +63,7 @@ def test_frames_come_back_with_every_bit(tmp_path):
     random = np.random.default_rng(0)
     atoms = [3, 1, 5, 2, 4, 3]
     rows = [
-        {**_common(i), "molecule": f"m{i}", "species": [6] * a, "energy": random.normal(),
+        {**_common(i), "molecule": f"m{i}", "frame": i, "species": [6] * a, "energy": random.normal(),
          "positions": random.normal(size=3 * a), "forces": random.normal(size=3 * a)}
         for i, a in enumerate(atoms)
     ]  # fmt: skip

@@ -8,6 +8,7 @@ from ase import units
 
 from chemscale.data import trajectories, xtb
 from chemscale.data.shards import load_frames, read_manifest
+from chemscale.data.subsets import time_splits
 from chemscale.errors import DataError
 
 SECTION = {
@@ -33,7 +34,7 @@ SECTION = {
 
 @pytest.mark.parametrize(("frames", "blocks", "gap"), [(150, 10, 10), (97, 7, 5), (30, 10, 0)])
 def test_splits_are_contiguous_in_time_with_gaps_between(frames, blocks, gap):
-    found = trajectories.time_splits(
+    found = time_splits(
         {"frames_per_molecule": frames, "blocks": blocks, "gap_frames": gap, "validation": 0.1, "test": 0.4}
     )
     assert [block for block, _ in found] == [frame * blocks // frames for frame in range(frames)]
