@@ -82,6 +82,7 @@ class Conformers(DataSection):
     min_heavy_atoms: Positive = 2
     max_heavy_atoms: Positive = 5
     num_molecules: Positive
+    exclude: list[str] = []  # SMILES of molecules, in whatever form of stereo, that are left out
     frames_per_molecule: Positive
     temperature: PositiveFloat = 500.0  # kelvin
     seed: Seed = 0

@@ -100,7 +100,7 @@ def _check_cell(root: Path, cell: Cell, findings: Findings) -> dict[str, Any]:
     parameters = count(cell.family, cell.knobs, vocabulary)
     expected |= {"num_params": parameters.total, "num_params_non_embedding": parameters.non_embedding}
     expected["loss_unit"] = LOSS_UNITS[cell.domain]
-    if language:
+    if vocabulary is not None:
         expected["flops_6n"] = 6 * parameters.non_embedding * metrics["tokens_seen"]
         # all products but attention's are a multiple of the tokens
         one = language_flops(cell.knobs, vocabulary, [1])

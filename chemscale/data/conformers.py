@@ -72,13 +72,21 @@ def choose(section: dict[str, Any], compounds: Iterable[tuple[int, str]]) -> lis
     and number of heavy atoms. Charges within a neutral molecule (nitro groups, azides) are fine.
 
     Args:
-        section: elements, min_heavy_atoms, max_heavy_atoms, num_molecules.
+        section: elements, min_heavy_atoms, max_heavy_atoms, num_molecules, exclude.
         compounds: CID and SMILES, in any order.
 
     Raises:
-        DataError: there are fewer.
+        DataError: there are fewer, or an excluded SMILES is none.
     """
     from rdkit import Chem, rdBase
+
+    excluded = set()
+    with rdBase.BlockLogs():
+        for smiles in section["exclude"]:
+            molecule = Chem.MolFromSmiles(smiles)
+            if molecule is None:
+                raise DataError("conformers: exclude", f"{smiles!r}, which is no SMILES", "give SMILES of molecules")
+            excluded.add(Chem.MolToSmiles(molecule, isomericSmiles=False))
 
     allowed, largest = set(section["elements"]), section["max_heavy_atoms"]
     wanted = section["num_molecules"]
@@ -99,7 +107,7 @@ def choose(section: dict[str, Any], compounds: Iterable[tuple[int, str]]) -> lis
             ):
                 continue
             constitution = Chem.MolToSmiles(molecule, isomericSmiles=False)
-            if constitution not in chosen:
+            if constitution not in chosen and constitution not in excluded:
                 chosen[constitution] = Molecule(Chem.MolToSmiles(molecule), constitution)
             if len(chosen) == wanted:
                 return list(chosen.values())

@@ -15,8 +15,8 @@ from chemscale.io import atomic_path, write_parquet
 def write_study_data(study_root: Path, folder: Path, name: str) -> None:
     """Copy a data folder's manifest and vocabulary to `data/NAME/` of a study, and write `rows.parquet` there.
 
-    `rows.parquet` has a row per kept row: row, group, split, length (tokens, or atoms of a frame) and, of frames, frame:
-    their number among all attempts of their molecule.
+    `rows.parquet` has a row per kept row: row, group, split, length (tokens, or atoms of a frame), and for frames their
+    number among all attempts of their molecule.
     """
     target = study_root / "data" / name
     manifest = read_manifest(folder)

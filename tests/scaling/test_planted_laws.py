@@ -1,5 +1,4 @@
-"""Planted laws: fits find them within their intervals, intervals cover as often as they say, and where the data cannot
-say anything the fits refuse."""
+"""Planted laws: found within intervals that cover as often as they say, and refused where the data cannot say."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ SECTION = {
     "elements": ["C", "H", "N", "O"],
     "min_heavy_atoms": 2,
     "max_heavy_atoms": 3,
+    "exclude": [],
     "num_molecules": 2,
     "frames_per_molecule": 3,
     "temperature": 500.0,
@@ -117,6 +118,10 @@ def test_molecules_are_chosen_by_cid_one_of_each_constitution():
     chosen = conformers.choose(section, compounds)
     assert [molecule.smiles for molecule in chosen] == ["CCCC", "C[C@@H](N)O", "CCO"]
     assert chosen[1].constitution == "CC(N)O"
+    without = conformers.choose({**section, "num_molecules": 2, "exclude": ["C[C@H](N)O"]}, compounds)
+    assert [molecule.smiles for molecule in without] == ["CCCC", "CCO"]
+    with pytest.raises(DataError, match="no SMILES"):
+        conformers.choose({**section, "exclude": ["C("]}, compounds)
     with pytest.raises(DataError, match="3 in the source"):
         conformers.choose({**section, "num_molecules": 4}, compounds)
 
