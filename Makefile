@@ -42,7 +42,7 @@ $(STAMP): pyproject.toml constraints.txt
 		|| { echo "chemscale needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 		|| { echo "$(PYTHON) cannot make environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
-	@test -x $(BIN)/python || { echo "setting up .venv: some minutes, about 2.5 GB"; $(PYTHON) -m venv .venv; }
+	@test -x $(BIN)/pip || { echo "setting up .venv: some minutes, about 2.5 GB"; $(PYTHON) -m venv .venv; }
 	$(BIN)/python -m pip install --quiet -c constraints.txt $(TORCH_ARGS) torch numpy
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@

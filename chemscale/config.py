@@ -23,7 +23,7 @@ STATED_ROWS = {"chemicals": 71_347}
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, strict=True)]  # strict: neither true nor "2" is a number
 PositiveFloat = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -31,7 +31,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 class Section(BaseModel):
     """A mapping of the config: unknown keys are errors, values never change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ class Molecules(DataSection):
     column: str | None = None  # the column that holds SMILES, by name
     stereo: Literal["keep", "strip"] = "keep"
     fragments: Literal["keep", "largest"] = "keep"
-    max_symbols: Positive = 128
+    max_symbols: Annotated[int, Field(ge=1, le=2046)] = 128  # a model has 2,048 positions
     min_symbol_count: Positive = 1
 
     @model_validator(mode="after")
@@ -111,6 +111,7 @@ class Trajectories(DataSection):
     seed: Seed = 0
 
 
+DATA_KINDS = ("molecules", "conformers", "trajectories")
 AnyData = Annotated[Molecules | Conformers | Trajectories, Field(discriminator="kind")]
 
 
@@ -153,7 +154,10 @@ class LearningRate(Section):
 
     def at(self, capacity: float) -> float:
         """The peak learning rate of a size whose capacity knob has this value."""
-        return float(self.at_reference * (capacity / self.reference) ** self.power)
+        try:
+            return float(self.at_reference * (capacity / self.reference) ** self.power)
+        except OverflowError:
+            return math.inf
 
 
 class Training(Section):
@@ -275,6 +279,8 @@ def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[An
     seen: set[Any] = set()
     for key_node in keys:
         key = loader.construct_object(key_node)
+        if not isinstance(key, str | int | float):
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is no name", key_node.start_mark)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
         seen.add(key)
@@ -290,6 +296,8 @@ def load_config(path: Path) -> StudyConfig:
         raw = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except FileNotFoundError:
         raise ConfigError(f"read the config {path}", "no such file", "name an existing YAML file") from None
+    except OSError as error:
+        raise ConfigError(f"read the config {path}", f"no readable file ({error.strerror})", "name a file") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"read the config {path}", f"no UTF-8 text ({error})", "save it as UTF-8") from None
     except yaml.YAMLError as error:
@@ -319,6 +327,10 @@ def _explain(path: Path, error: ValidationError) -> ConfigError:
         asked, found_text = f"{path}: {key}", "an unknown key"
         do = f"did you mean {close[0]!r}? " if close else ""
         do += f"allowed here: {', '.join(allowed)}" if allowed else "remove it"
+    elif kind.startswith("union_tag"):
+        asked = f"{path}: {key}.kind"
+        found_text = repr(found["kind"]) if isinstance(found, dict) and "kind" in found else "nothing"
+        do = f"name one of {', '.join(DATA_KINDS)}"
     elif kind == "missing":
         asked, found_text, do = f"{path}: {key}", "nothing", "this key is required"
     else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from chemscale.config import STATED_ROWS, Block, FamilySection, Protocol, StudyC
 from chemscale.errors import ConfigError
 from chemscale.families import FAMILIES, LANGUAGE
 from chemscale.grid import Cell
-from chemscale.io import digest
+from chemscale.io import digest, write_json
 
 STUDY_SCHEMA_VERSION = 1
 
@@ -79,13 +81,31 @@ class Study:
         }
 
 
+def write_resolved(root: Path, resolved: dict[str, Any]) -> None:
+    """Write `config.json`, and move the folders of cells that the study no longer has to `former/`."""
+    known = {Cell.from_dict(values).path for values in resolved["cells"] + resolved["controls"]}
+    for head in ("cells", "controls"):
+        for record in sorted((root / head).rglob("seed*/")):
+            path = record.relative_to(root).as_posix()
+            if path not in known and not set(record.parts) & {"checkpoint"}:
+                aside = root / "former" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f") / path
+                aside.parent.mkdir(parents=True)
+                record.rename(aside)
+    write_json(root / "config.json", resolved)
+
+
 def _domain(kind: str) -> str:
     return LANGUAGE if kind == "molecules" else "potentials"
 
 
 def load_study(path: str | Path) -> Study:
-    """The study that a config file describes; `ConfigError` where its grid is impossible."""
-    return study_of(load_config(Path(path)), Path(path))
+    """The study that a config file describes; `ConfigError` where its grid is impossible or a file is missing."""
+    study = study_of(load_config(Path(path)), Path(path))
+    for name, section in study.config.data.items():
+        source = getattr(section, "path", None)
+        if source is not None and not Path(source).is_file():
+            raise ConfigError(f"{path}: data.{name}.path", f"{source!r}, which is no file", "name an existing file")
+    return study
 
 
 def study_of(config: StudyConfig, path: Path) -> Study:
@@ -130,6 +150,9 @@ def _check_family(path: Path, config: StudyConfig, name: str, section: Any) -> N
         where = f"{path}: families.{name}.{key}"
         if data not in config.data:
             raise ConfigError(where, repr(data), f"name a section of data: {', '.join(config.data)}")
+        for split in ("validation", "test") if key == "data" else ("test",):
+            if getattr(config.data[data], split) == 0:
+                raise ConfigError(f"{path}: data.{data}.{split}", "0.0", f"{name} needs that split: a share above 0")
         if _domain(config.data[data].kind) != family.domain:
             raise ConfigError(
                 where, f"{data!r} of kind {config.data[data].kind}", f"{name} is a family of the domain {family.domain}"
@@ -183,7 +206,13 @@ def _cells(
         for size in block.sizes:
             knobs = sizes[size].model_dump(mode="json")
             settings = training.model_dump(mode="json")
-            settings["learning_rate"] = training.learning_rate.at(knobs[family.capacity])
+            settings["learning_rate"] = rate = training.learning_rate.at(knobs[family.capacity])
+            if not 0 < rate < math.inf:
+                raise ConfigError(
+                    f"{study.path}: families.{name}.training.learning_rate",
+                    f"a rate of {rate} for {size}",
+                    "a rule that gives every size a positive rate",
+                )
             for num_samples in block.num_samples:
                 for seed in block.seeds:
                     cell = Cell(

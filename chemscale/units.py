@@ -39,7 +39,7 @@ def format_number(value: float | int | None, column: str) -> str:
     if isinstance(value, float) and math.isinf(value):
         return "∞" if value > 0 else "-∞"
     if base in _EXPONENTS:
-        return f"{value:.3f}"
+        return f"{round(value, 3) + 0.0:.3f}"  # no minus before a rounded zero
     if base in _SHARES:
         return f"{100 * value:.2f} %"
     if base == "level":
@@ -48,6 +48,6 @@ def format_number(value: float | int | None, column: str) -> str:
         return f"{value:.2e}"
     if isinstance(value, int):
         return f"{value:,}"
-    if 1e4 <= abs(value) < 1e7 or (value.is_integer() and abs(value) < 1e7 and not base.endswith(_LOSSES)):
+    if 9999.5 <= abs(value) < 1e7 or (value.is_integer() and abs(value) < 1e7 and not base.endswith(_LOSSES)):
         return f"{value:,.0f}"
-    return f"{value:.4g}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3e}"
+    return f"{value:.4g}" if 1e-3 <= abs(value) < 9999.5 or value == 0 else f"{value:.3e}"

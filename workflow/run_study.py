@@ -1,7 +1,8 @@
 """`make run`: the study from nothing to the audited report, its progress, its cost and its answer.
 
 Two runs of Snakemake: packs, in which cells of seconds share a process, then everything. A run that began with no data
-and no cell leaves its wall time and peak memory in results/benchmarks/workflow.json.
+and no cell leaves its wall time and peak memory in results/benchmarks/workflow.json. SIGTERM, SIGHUP and SIGUSR1 are
+handed on to the cells, which leave checkpoints; the run then ends with exit code 75 and the same command continues it.
 """
 
 from __future__ import annotations
@@ -20,18 +21,23 @@ from typing import Any
 
 import psutil
 
-from chemscale.errors import ChemscaleError, ConfigError
+from chemscale.audit.run import audit_command
+from chemscale.errors import ChemscaleError, ConfigError, RecordError, Stopped
+from chemscale.grid import Cell
 from chemscale.io import read_json, write_json
+from chemscale.planning.code import family_digest
 from chemscale.provenance import machine, versions
+from chemscale.reporting.page import render
 from chemscale.reporting.summary import summary
 from chemscale.study import Study, load_study
 
 BENCHMARK = Path("results/benchmarks/workflow.json")
 DONE = re.compile(r"\bdone (cells|controls)/")
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the study; returns 0 where every stage is done and the audit holds, 2 for a wrong config, else 1."""
+    """Run the study; the exit code: 0 done and audited, 2 a wrong config, 75 stopped, else 1."""
     parser = argparse.ArgumentParser(description="Run a study from nothing to its audited report.")
     parser.add_argument("--cores", type=int, default=2, help="processor cores to use")
     parser.add_argument("--configfile", default="config.yaml", help="the study's YAML file")
@@ -46,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
 def run(study: Study, configfile: str, cores: int) -> int:
     """Both runs of Snakemake, the cost of a run from nothing, and the summary; returns the exit code."""
     fresh = from_nothing(study)
+    forget_unfinished_packs(study)
     begun = time.monotonic()
     with peak_memory() as peak:
         code = snakemake(study, configfile, cores, "packs")
@@ -61,8 +68,10 @@ def run(study: Study, configfile: str, cores: int) -> int:
         return 1
     if fresh:
         record(study, cores, wall, peak[0])
-    print(f"\n{summary(study.root)}")
-    return 0 if read_json(study.root / "audit" / "audit.json")["verdict"] == "ok" else 1
+    # made anew: the workflow's own audit does not see what was changed since, where nothing had to be run again
+    _, verdict = audit_command(study.root, render)
+    print(f"\n{summary(study.root, verdict)}")
+    return 0 if verdict["verdict"] == "ok" else 1
 
 
 def from_nothing(study: Study) -> bool:
@@ -72,33 +81,69 @@ def from_nothing(study: Study) -> bool:
     return not any(path.exists() for path in data + cells)
 
 
+def trained(study: Study, cell: Cell) -> bool:
+    """Whether a cell's training is finished, by this code and config."""
+    try:
+        identity = read_json(cell.folder(study.root) / "checkpoint" / "finished" / "complete.json")["identity"]
+    except RecordError:
+        return False
+    return bool(identity["config"] == cell.digest and identity["code"] == family_digest(cell.family))
+
+
+def forget_unfinished_packs(study: Study) -> None:
+    """Delete the markers of packs that a cell has been deleted from, or that failed for one: they are to run again."""
+    cells = {cell.path: cell for cell in study.cells + study.controls}
+    for marker in (study.root / "logs" / "packs").glob("*.json"):
+        paths = read_json(marker)["cells"]
+        if not all(path in cells and trained(study, cells[path]) for path in paths):
+            marker.unlink()
+
+
 def snakemake(study: Study, configfile: str, cores: int, target: str) -> int:
     """One run of Snakemake; prints stages as they start, cells as they finish, and what goes wrong."""
     command = [sys.executable, "-m", "snakemake", target, "--cores", str(cores), "--keep-going"]
-    command += ["--rerun-incomplete", "--quiet", "all", f"--configfile={configfile}"]
-    cells = [cell.folder(study.root) for cell in study.cells + study.controls if cell.path not in study.waived]
-    left = sum(not (folder / "checkpoint/finished/complete.json").exists() for folder in cells)
+    command += ["--rerun-incomplete", "--quiet", "progress", "rules", "reason", f"--configfile={configfile}"]
+    cells = [cell for cell in study.cells + study.controls if cell.path not in study.waived]
+    left = sum(not trained(study, cell) for cell in cells)
     print(f"{time.strftime('%H:%M:%S')} {target}: {left} of {len(cells)} cells to train", flush=True)
+    stopped = Event()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
 
         def stop(number: int, frame: object) -> None:
-            process.terminate()
+            stopped.set()
+            process.terminate()  # Snakemake starts nothing more and waits for its jobs
+            for job in psutil.Process(process.pid).children(recursive=True):
+                if any("train" in argument and argument.endswith(".py") for argument in command_line(job)):
+                    job.send_signal(signal.SIGTERM)  # a cell writes its checkpoint and ends
 
-        former = signal.signal(signal.SIGTERM, stop)
+        former = {number: signal.signal(number, stop) for number in SIGNALS}
         try:
             for line in process.stdout:
                 if DONE.search(line):
                     left -= 1
                     line = f"{line.rstrip()}  {max(left, 0)} left\n"
-                print(line, end="", flush=True)
+                if line.strip():
+                    print(line, end="", flush=True)
         except KeyboardInterrupt:
-            # the terminal has sent Snakemake the same signal; it ends its jobs and itself
-            process.wait()
+            # the terminal has sent Snakemake the same signal; it ends its jobs and itself, and may have more to say
+            print(process.stdout.read(), end="", flush=True)
             raise
         finally:
-            signal.signal(signal.SIGTERM, former)
+            for number, handler in former.items():
+                signal.signal(number, handler)
+    if stopped.is_set():
+        raise Stopped("stopped by a signal; cells in training left checkpoints: the same command continues")
     return process.returncode
+
+
+def command_line(process: psutil.Process) -> list[str]:
+    """The words of a process's command; none where it has ended."""
+    try:
+        words: list[str] = process.cmdline()
+    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+        return []
+    return words
 
 
 @contextmanager

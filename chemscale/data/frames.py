@@ -139,6 +139,14 @@ def _check(section: dict[str, Any], rows: list[dict[str, Any]], rejected: Counte
             f"{lost:,} ({reasons})",
             "lower the temperature, choose other molecules, or raise max_reject_share",
         )
+    found = {row["split"] for row in rows}
+    wanted = ["train", *(split for split in ("validation", "test") if section[split] > 0)]
+    if empty := [split for split in wanted if split not in found]:
+        raise DataError(
+            f"{section['kind']}: frames in {', '.join(wanted)}",
+            f"none in {' and '.join(empty)}",
+            "use more molecules or larger shares: the hash of a molecule's constitution gives its split",
+        )
     distinct = len({row["row"] for row in rows})
     if distinct < len(rows):
         raise DataError(

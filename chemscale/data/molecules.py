@@ -42,8 +42,10 @@ def _quiet() -> None:
     rdBase.DisableLog("rdApp.*")
 
 
-def convert(smiles: str, section: Mapping[str, Any]) -> tuple[str, str, str] | str:
+def convert(smiles: str | None, section: Mapping[str, Any]) -> tuple[str, str, str] | str:
     """A molecule's canonical SMILES, its SELFIES and its constitution, or the reason why it is rejected.
+
+    None stands for a row of the source that could not be read.
 
     The constitution is the canonical SMILES of the largest fragment (most heavy atoms, then most atoms, then the first
     in the order of the SMILES text), without stereo, isotopes and explicit hydrogen, and without the charges that
@@ -53,6 +55,8 @@ def convert(smiles: str, section: Mapping[str, Any]) -> tuple[str, str, str] | s
     from rdkit import Chem
 
     _quiet()
+    if smiles is None:
+        return "unreadable_row"
     if not smiles:
         return "empty"
     if len(smiles) > _MAX_CHARACTERS:
@@ -67,6 +71,8 @@ def convert(smiles: str, section: Mapping[str, Any]) -> tuple[str, str, str] | s
         return "empty"
     if molecule.GetRingInfo().NumRings() > _MAX_RINGS:
         return "too_many_rings"
+    for atom in molecule.GetAtoms():
+        atom.SetAtomMapNum(0)  # a label of a reaction's bookkeeping, not of the molecule
     fragments = list(Chem.GetMolFrags(molecule, asMols=True)) if "." in smiles else [molecule]
     largest = _largest(fragments) if len(fragments) > 1 else molecule
     if section["fragments"] == "largest":
@@ -113,9 +119,18 @@ def _largest(fragments: list[Any]) -> Any:
     )
 
 
-def _convert_chunk(task: tuple[list[str], Mapping[str, Any]]) -> list[tuple[str, str, str] | str]:
+def _convert_chunk(task: tuple[list[str | None], Mapping[str, Any]]) -> list[tuple[str, str, str] | str]:
     chunk, section = task
-    return [convert(smiles, section) for smiles in chunk]
+    return [_convert_row(smiles, section) for smiles in chunk]
+
+
+def _convert_row(smiles: str | None, section: Mapping[str, Any]) -> tuple[str, str, str] | str:
+    try:
+        return convert(smiles, section)
+    except Exception:
+        # whatever a library makes of one molecule is no reason to lose the others: it is counted, and told in the log
+        logging.getLogger("chemscale.data").exception("%r cannot be converted", smiles)
+        return "not_convertible"
 
 
 def prepare(section: Mapping[str, Any], folder: Path) -> None:
@@ -167,7 +182,7 @@ def prepare(section: Mapping[str, Any], folder: Path) -> None:
     )
 
 
-def _chunks(rows: Iterator[str]) -> Iterator[list[str]]:
+def _chunks(rows: Iterator[str | None]) -> Iterator[list[str | None]]:
     while chunk := list(islice(rows, _CHUNK)):
         yield chunk
 

@@ -68,11 +68,14 @@ def chemicals() -> Iterator[tuple[int, str]]:
             yield int(fields[_CID]), fields[_SMILES]
 
 
-def own_file(path: Path, column: str | None) -> Iterator[str]:
+def own_file(path: Path, column: str | None) -> Iterator[str | None]:
     """The SMILES of a user's file, in order: CSV, TSV or Parquet by `column`, SMI or TXT by the first word of a line.
 
+    None stands for a row that cannot be read, such as one with a stray quote. Bytes that are no UTF-8 stay in their own
+    row: as part of a SMILES they are no SMILES, elsewhere they do not matter.
+
     Raises:
-        DataError: the file is missing or empty, is no text, or lacks the column.
+        DataError: the file is missing or empty, lacks the column, or has a quote that is never closed.
     """
     if not path.is_file():
         raise DataError(f"read molecules from {path}", "no such file", "give the path from the folder of the run")
@@ -87,30 +90,37 @@ def own_file(path: Path, column: str | None) -> Iterator[str]:
         raise DataError(f"read molecules from {path}", "no rows", "give a file with at least one molecule")
 
 
-def _text(path: Path, kind: str, column: str | None) -> Iterator[str]:
-    line = 0
-    try:
-        # utf-8-sig: a byte order mark is no part of the first column's name
-        with open(path, encoding="utf-8-sig", newline="") as stream:
-            if kind in (".csv", ".tsv"):
-                # strict: else a quote that is never closed swallows all lines after it as one row
-                reader = csv.DictReader(stream, delimiter="," if kind == ".csv" else "\t", strict=True)
-                name = _named(path, column, list(reader.fieldnames or []))
-                for row in reader:
-                    line = reader.line_num
-                    yield row[name] or ""
-            else:
-                for text in stream:
-                    line += 1
-                    yield text.split(maxsplit=1)[0] if text.strip() else ""
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"read molecules from {path}", f"bytes that are no UTF-8 after line {line} ({error})", "save it as UTF-8"
-        ) from None
-    except csv.Error as error:
-        raise DataError(
-            f"read molecules from {path}", f"a row that cannot be read after line {line} ({error})", "mend that row"
-        ) from None
+def _text(path: Path, kind: str, column: str | None) -> Iterator[str | None]:
+    # utf-8-sig: a byte order mark is no part of the first column's name
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+        if kind not in (".csv", ".tsv"):
+            for text in stream:
+                yield text.split(maxsplit=1)[0] if text.strip() else ""
+            return
+        # strict: else a quote that is never closed swallows all lines after it as one row
+        reader = csv.reader(stream, delimiter="," if kind == ".csv" else "\t", strict=True)
+        try:
+            header = next(reader, [])
+        except csv.Error as error:
+            raise DataError(f"read molecules from {path}", f"a header that is none ({error})", "mend it") from None
+        at = header.index(_named(path, column, header))
+        while True:
+            begun = reader.line_num + 1
+            try:
+                row = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                if reader.line_num > begun:
+                    raise DataError(
+                        f"read molecules from {path}",
+                        f"a quote in line {begun} that is not closed there ({error})",
+                        "mend that line",
+                    ) from None
+                yield None
+                continue
+            if row:  # a line without anything is no row
+                yield row[at] if at < len(row) else ""
 
 
 def _parquet_column(path: Path, column: str | None) -> Iterator[str]:
@@ -141,7 +151,7 @@ def _named(path: Path, column: str | None, columns: list[str]) -> str:
     return column
 
 
-def read(section: Mapping[str, Any]) -> Iterator[str]:
+def read(section: Mapping[str, Any]) -> Iterator[str | None]:
     """The SMILES that a resolved data section of kind molecules asks for, in the source's order."""
     if section["source"] == "file":
         return own_file(Path(section["path"]), section["column"])

@@ -36,6 +36,7 @@ STAGES: dict[str, tuple[str, ...]] = {
 _TRAINING = (
     "cost/flops",
     "cost/parameters",
+    "grid",
     "models/registry",
     "models/weights",
     "records",

@@ -16,16 +16,21 @@ STATES = ("done", "running", "failed", "waiting")
 
 def cell_state(folder: Path) -> tuple[str, str | None]:
     """The state of the cell in `folder` and, where it failed, the reason."""
-    if (folder / "metrics.json").exists():
-        return "done", None
-    if _locked(folder / "checkpoint" / "lock"):
+    checkpoint = folder / "checkpoint"
+    if _locked(checkpoint / "lock"):
         return "running", None
-    failure = folder / "checkpoint" / "failure.json"
+    # trained in a pack, a cell is done before its own job publishes the records
+    if (folder / "metrics.json").exists() or (checkpoint / "finished" / "complete.json").exists():
+        return "done", None
+    failure = checkpoint / "failure.json"
     if failure.exists():
         try:
             return "failed", str(read_json(failure)["reason"])
         except (RecordError, KeyError, TypeError):
             return "failed", f"{failure} is damaged"
+    # an attempt that left neither a reason nor a state to go on from was killed, for want of memory perhaps
+    if (checkpoint / "attempts.json").exists() and not any(checkpoint.glob("step-*/complete.json")):
+        return "failed", "it ended without a word: killed, perhaps for want of memory"
     return "waiting", None
 
 
@@ -46,14 +51,18 @@ def study_status(study: Study) -> dict[str, Any]:
 
     Returns:
         study, counts ({state: number}), cells ({path, state, reason, waived}), rerun (the command that runs the failed
-        cells again, null where none failed).
+        cells again, null where none failed; a waived cell is not asked for again).
     """
     cells = []
     for cell in study.cells + study.controls:
         state, reason = cell_state(cell.folder(study.root))
         cells.append({"cell": cell.path, "state": state, "reason": reason, "waived": cell.path in study.waived})
     counts = Counter(entry["state"] for entry in cells)
-    failed = [f"{study.root}/{entry['cell']}/metrics.json" for entry in cells if entry["state"] == "failed"]
+    failed = [
+        f"{study.root}/{entry['cell']}/metrics.json"
+        for entry in cells
+        if entry["state"] == "failed" and not entry["waived"]
+    ]
     # --configfile takes all words up to the next option, so that it can't stand before the targets
     config = "" if study.path == Path("config.yaml") else f"--configfile {study.path} "
     return {

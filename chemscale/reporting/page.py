@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from chemscale.families import FAMILIES
-from chemscale.io import canonical_json, read_json, write_text
+from chemscale.io import read_json, write_text
 from chemscale.reporting import markup
 from chemscale.reporting.figures import Plot, plots
 from chemscale.reporting.results import (
@@ -149,7 +149,8 @@ def findings(results: Results) -> list[str]:
     with_cells = [family for family in results.families if family.cells]
     effects = {family.title: family.main_effect() for family in with_cells}
     holds = [title for title, row in effects.items() if row is not None and row["holds"]]
-    fails = [title for title, row in effects.items() if row is not None and not row["holds"]]
+    fails = [title for title, row in effects.items() if row is not None and not row["holds"] and row["seed_dof"]]
+    unknown = [title for title, row in effects.items() if row is not None and not row["seed_dof"]]
     untested = [title for title, row in effects.items() if row is None]
     if holds:
         sentences.append(
@@ -158,6 +159,8 @@ def findings(results: Results) -> list[str]:
         )
     if fails:
         sentences.append(f"For {markup.words(fails)} this study shows no such effect of data beyond the spread.")
+    if unknown:
+        sentences.append(f"For {markup.words(unknown)} no replicate tells the spread, so no effect can be claimed.")
     if untested:
         sentences.append(f"For {markup.words(untested)} no comparison at equal steps was run.")
     for axis, what in (("D", "over data, at the largest size"), ("N", "over parameters, at the largest subset")):
@@ -324,8 +327,5 @@ def origin(results: Results) -> dict[str, Any]:
 def audit_records(root: Path) -> dict[str, Any]:
     """The verdict of the audit of the records, evidence as text."""
     found = read_json(root / "audit" / "records.json")
-    checks = [
-        check | {"evidence": evidence if isinstance(evidence := check["evidence"], str) else canonical_json(evidence)}
-        for check in found["checks"]
-    ]
+    checks = [check | {"evidence": "; ".join(check["evidence"])} for check in found["checks"]]
     return {"verdict": found["verdict"], "checks": checks}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from chemscale.io import read_json
+from chemscale.families import FAMILIES, LANGUAGE
 from chemscale.reporting.results import accepted, read_rows
 from chemscale.units import format_number
 
 
-def summary(root: Path) -> str:
-    """The report's path, every accepted exponent with its interval, and the audit's verdict, as lines of text."""
+def summary(root: Path, audit: dict[str, Any]) -> str:
+    """The report's path, every accepted exponent with its interval, and the verdict of `audit`, as lines of text."""
     root = Path(root)
     fits = read_rows(root, "fits")
     lines = [f"report: {root / 'report' / 'index.html'}"]
@@ -19,15 +20,19 @@ def summary(root: Path) -> str:
             if not fit.has(name):
                 continue
             value, low, high = (format_number(fit[column], column) for column in (name, f"{name}_low", f"{name}_high"))
+            loss = "test loss" if FAMILIES[fit["family"]].domain == LANGUAGE else "test force MAE"
+            ends = [format_number(fit[column], column) for column in ("x_min", "x_max")]
             lines.append(
                 f"  {fit['family']} L({','.join(fit['axis'])}) {fit['form']}: {name} = {value} [{low}, {high}] at "
-                f"{format_number(fit['level'], 'level')}, {fit['at']}, {fit['metric']}, {fit['protocol']}"
+                f"{format_number(fit['level'], 'level')}, {fit['at']}, {fit['axis'][0]} {' to '.join(ends)}, {loss}, "
+                f"{fit['protocol']}"
             )
     refused = sum(not accepted(fit) for fit in fits)
     if refused:
         lines.append(f"  {refused} of {len(fits)} fits refused; the report says why")
-    audit = read_json(root / "audit" / "audit.json")
     failed = [check["name"] for check in audit["checks"] if check["verdict"] != "ok"]
     verdict = "ok" if audit["verdict"] == "ok" else f"failed ({', '.join(failed) or 'no check is named'})"
+    if audit["verdict"] != "ok":
+        lines.append(f"  what differs: .venv/bin/chemscale audit {root}")
     lines.append(f"audit: {verdict}")
     return "\n".join(lines)

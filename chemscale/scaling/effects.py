@@ -80,7 +80,7 @@ def control_table(cells: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
 
     `difference` is loss_small - loss_large, `seed_spread` the sd of a run's loss between seeds (the family's relative
     sd times the larger of the two losses), `ratio` their quotient, `holds` whether the difference exceeds two spreads.
-    Without replicates spread and ratio are null and nothing holds.
+    Without replicates spread and ratio are null and nothing holds. `seed_dof` says how well the spread is known.
     """
     grid, others = _runs(cells), _runs(controls)
     noise = _noise(grid)

@@ -242,7 +242,10 @@ def _row(family: _Family, plan: _Plan, form: str, settings: Mapping[str, Any]) -
         return row | _unfitted([reason])
     points = Points(axes, labels, chosen["loss"].to_numpy(float), chosen["runs"].to_numpy(float))
     found = estimate(law, points, family.noise, family.draws.take(plan.points), level)
-    return row | _fitted(found, axes)
+    row |= _fitted(found, axes)
+    if plan.axis == "C":
+        row["notes"].append("the resamples keep this frontier: the interval leaves out the choice of its points")
+    return row
 
 
 def _unfitted(reasons: list[Reason]) -> dict[str, Any]:

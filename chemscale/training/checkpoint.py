@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _MARKER = "complete.json"
 _FINISHED = "finished"
+_LOCK_TRIES = 10
 
 
 class Checkpoint:
@@ -42,10 +44,15 @@ class Checkpoint:
     def lock(self) -> Iterator[None]:
         """Hold the cell: two processes never write one. The kernel drops the lock when its holder dies."""
         with open(self.folder / "lock", "w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise LockedError(f"{self.folder.parent} is being trained by another process") from None
+            # `chemscale status` holds a lock for an instant to see whether there is one: that is no other trainer
+            for patience in (*[0.1] * _LOCK_TRIES, 0.0):
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if not patience:
+                        raise LockedError(f"{self.folder.parent} is being trained by another process") from None
+                    time.sleep(patience)
             yield
 
     def start_attempt(self) -> int:

@@ -21,7 +21,7 @@ from chemscale.grid import Cell, protocol_label
 from chemscale.io import write_json
 from chemscale.records import SCHEMA_VERSION, write_metrics
 from chemscale.training.checkpoint import Checkpoint
-from chemscale.training.metrics import Curve, provenance, timestamp, write_clusters
+from chemscale.training.metrics import Curve, provenance, timestamp, whole_lines, write_clusters
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -128,6 +128,9 @@ class Job:
     def resume(self, engine: Any) -> tuple[Progress, Tensor | None, Curve]:
         """The progress, the best weights and the curve to go on with; a fresh start where no state fits."""
         loaded = self.checkpoint.load()
+        if loaded is not None and not whole_lines(self.checkpoint.curve, loaded[1]["step"]):
+            self.log.warning("%s: the curve lacks steps before the checkpoint: training starts anew", self.cell.path)
+            loaded = None
         if loaded is None:
             self.checkpoint.drop_states()
             return Progress(), None, Curve(self.checkpoint.curve, 0)

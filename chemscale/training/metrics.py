@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import resource
 import socket
 from collections.abc import Sequence
@@ -20,14 +21,28 @@ from chemscale.errors import TrainingError
 from chemscale.io import atomic_path
 
 
+def whole_lines(path: Path, step: int) -> list[str]:
+    """The lines of the curve at `path` up to `step`, those after a torn one left out; empty where a step is missing."""
+    lines, steps = [], 0
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        if values["step"] <= step:
+            lines.append(line)
+            steps += "loss" in values
+    return lines if steps == step else []
+
+
 class Curve:
     """The live curve: a JSON line for each step and each validation, cut back to a checkpoint's step on resume."""
 
     def __init__(self, path: Path, step: int) -> None:
         """Continue the curve at `path` after `step` steps; 0 begins it anew."""
-        lines = path.read_text().splitlines() if step and path.exists() else []
+        lines = whole_lines(path, step) if step else []
         with atomic_path(path) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= step))
+            temporary.write_text("".join(f"{line}\n" for line in lines))
         self._stream: IO[str] = open(path, "a", encoding="utf-8")  # noqa: SIM115 (held open for the run's length)
 
     def write(self, **values: float | int) -> None:
@@ -40,8 +55,9 @@ class Curve:
         self._stream.write(json.dumps(values) + "\n")
 
     def flush(self) -> None:
-        """Make what was written visible to others."""
+        """Make what was written visible to others, and safe: a checkpoint counts on it."""
         self._stream.flush()
+        os.fsync(self._stream.fileno())
 
     def close(self) -> None:
         """Flush and close; writing ends here."""

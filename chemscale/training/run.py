@@ -147,7 +147,7 @@ def main_pack(
     with StopRequest().listening() as stop:
         for number, spec in enumerate(specs, 1):
             try:
-                run_cell(spec, Path(root), datasets, codes[spec.family], log, stop, publish=False)
+                trained = run_cell(spec, Path(root), datasets, codes[spec.family], log, stop, publish=False)
             except Stopped as error:
                 sys.stderr.write(f"{error}\n")
                 sys.exit(error.exit_code)
@@ -156,7 +156,8 @@ def main_pack(
                 log.exception("%s failed", spec.path)
                 print(f"FAILED {spec.path}: {error}", flush=True)
                 continue
-            print(f"{_line(spec, Path(root))}  [{number}/{len(specs)} of this pack]", flush=True)
+            if trained:
+                print(f"{_line(spec, Path(root))}  [{number}/{len(specs)} of this pack]", flush=True)
     write_json(Path(marker), {"cells": [spec.path for spec in specs], "failed": failed})
 
 

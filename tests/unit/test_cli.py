@@ -13,7 +13,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def chemscale(tmp_path):
-    """A function that runs the command in an empty folder."""
+    """A function that runs the command in a folder that holds the smoke study's molecules and nothing else."""
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "data").symlink_to(ROOT / "tests" / "data")
 
     def run(*arguments):
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -92,6 +92,18 @@ def edited(tmp_path):
         ),
         (("waived", ["cells/painn/w4/n9/seed0"]), "waived.0", "n9", "name a cell"),
         (("families", {}), "families", "no family", "chemgpt"),
+        (("threads", True), "threads", "True", "valid integer"),
+        (("data", "conformers", "temperature", float("inf")), "data.conformers.temperature", "inf", "finite"),
+        (("data", "conformers", "kind", "conformer"), "data.conformers.kind", "'conformer'", "conformers"),
+        (("data", "conformers", "test", 0.0), "data.conformers.test", "0.0", "above 0"),
+        (("data", "molecules", "path", "nowhere.csv"), "data.molecules.path", "nowhere.csv", "existing file"),
+        (("data", "molecules", "max_symbols", 5000), "data.molecules.max_symbols", "5000", "2046"),
+        (
+            ("families", "painn", "training", "learning_rate", {"at_reference": 1, "reference": 1e-9, "power": 90}),
+            "families.painn.training.learning_rate",
+            "inf",
+            "positive rate",
+        ),
     ],
 )
 def test_wrong_config_is_explained(edited, edit, key, found, allowed):
@@ -111,6 +123,7 @@ def test_wrong_config_is_explained(edited, edit, key, found, allowed):
         ("study: [a", "no valid YAML"),
         ("study: a\nstudy: b\n", "the key 'study' stands twice"),
         ("- a\n", "list"),
+        ("study: {{ name }}\n", "is no name"),
         ("!!python/object/apply:os.system ['true']", "no valid YAML"),
     ],
 )
@@ -119,6 +132,11 @@ def test_file_that_is_no_config(tmp_path, text, found):
     path.write_text(text)
     with pytest.raises(ConfigError, match=found):
         load_config(path)
+
+
+def test_a_folder_is_no_config(tmp_path):
+    with pytest.raises(ConfigError, match="no readable file"):
+        load_config(tmp_path)
 
 
 def test_missing_config_is_named(tmp_path):

@@ -17,12 +17,12 @@ def the_study():
     if len(files) > 1:
         raise ConfigError("--configfile", f"{len(files)} files", "name one study; studies are not merged")
     study = load_study(files[0])
-    for name, section in study.config.data.items():
-        source = getattr(section, "path", None)
-        if source is not None and not Path(source).is_file():
-            raise ConfigError(
-                f"{study.path}: data.{name}.path", f"{source!r}, which is no file", "name an existing file"
-            )
+    asked = [target for target in workflow.dag_settings.targets if target.startswith(f"{study.root}/")]
+    known = {cell.path for cell in [*study.cells, *study.controls]}
+    for target in asked:
+        path = Path(target).relative_to(study.root)
+        if path.parts[0] in ("cells", "controls") and path.parent.as_posix() not in known:
+            raise ConfigError(target, "no such cell", f"name a cell of the grid in {study.path}")
     return study
 
 

@@ -19,6 +19,9 @@ rule molecules:
         key=of_kind("molecules"),
     priority: 10
     threads: lambda wildcards: WORKERS[wildcards.key]
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         section=lambda wildcards: SECTIONS[wildcards.key],
         code=stage_digest("molecules"),
@@ -38,6 +41,9 @@ rule tokenize:
     wildcard_constraints:
         key=of_kind("molecules"),
     priority: 10
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         section=lambda wildcards: SECTIONS[wildcards.key],
         code=stage_digest("tokenize"),
@@ -57,6 +63,9 @@ rule frames:
         key=of_kind("conformers", "trajectories"),
     priority: 10
     threads: lambda wildcards: WORKERS[wildcards.key]
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         section=lambda wildcards: SECTIONS[wildcards.key],
         code=stage_digest("frames"),

@@ -11,6 +11,7 @@ rule study:
         f"{ROOT}/config.json",
     params:
         study=STUDY.resolved(),
+        root=ROOT,
     script:
         "../scripts/study.py"
 

@@ -2,6 +2,6 @@
 
 from pathlib import Path
 
-from chemscale.io import write_json
+from chemscale.study import write_resolved
 
-write_json(Path(snakemake.output[0]), snakemake.params.study)
+write_resolved(Path(snakemake.params.root), snakemake.params.study)

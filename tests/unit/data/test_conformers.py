@@ -26,7 +26,7 @@ SECTION = {
     "temperature": 500.0,
     "seed": 0,
     "validation": 0.0,
-    "test": 0.5,
+    "test": 0.0,
     "rows_per_shard": 4,
     "max_reject_share": 0.05,
     "workers": 2,
@@ -151,6 +151,14 @@ def test_rejects_are_counted_and_too_many_leave_no_manifest(tmp_path, monkeypatc
     assert len(found.rows) + sum(found.rejected.values()) == 20
     with pytest.raises(DataError, match="force_too_large"):
         frames.prepare_frames(conformers.sample, [(_molecule("CO"), hot)], hot, tmp_path, 1, None)
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_a_split_without_frames_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(frames, "ordered_map", lambda make, tasks, workers: map(make, tasks))
+    section = {**SECTION, "test": 0.1, "validation": 0.1}
+    with pytest.raises(DataError, match="none in validation and test"):
+        frames.prepare_frames(conformers.sample, [(_molecule("CO"), section)], section, tmp_path, 1, None)
     assert not (tmp_path / "manifest.json").exists()
 
 

@@ -61,6 +61,18 @@ def test_forms_of_one_molecule_share_a_constitution(family):
     assert len({_group("CCCCCCCCCC"), *map(_group, family)}) == 2
 
 
+def test_labels_of_atoms_are_no_part_of_a_molecule():
+    assert molecules.convert("[CH3:1][CH2:2][OH:3]", POLICY) == molecules.convert("CCO", POLICY)
+
+
+def test_a_row_that_breaks_a_library_is_counted(monkeypatch):
+    def fail(smiles):
+        raise RuntimeError("of some kind")
+
+    monkeypatch.setattr(selfies, "encoder", fail)
+    assert molecules._convert_chunk((["CCO", None], POLICY)) == ["not_convertible", "unreadable_row"]
+
+
 def test_a_tie_of_fragments_does_not_depend_on_their_order():
     # as many heavy atoms: more hydrogen decides, then the text
     assert _group("CCO.CC=O") == _group("CC=O.CCO") == _group("CCO")

@@ -35,7 +35,7 @@ def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
 
 
 def test_closing_lines(planted: Path, tmp_path: Path) -> None:
-    lines = summary(planted).splitlines()
+    lines = summary(planted, {"verdict": "ok", "checks": []}).splitlines()
     assert lines[0] == f"report: {planted / 'report' / 'index.html'}"
     assert lines[-1] == "audit: ok"
     fits = read_parquet(planted / "tables" / "fits.parquet").to_pylist()
@@ -51,5 +51,6 @@ def test_closing_lines_name_the_checks_that_failed(planted: Path, tmp_path: Path
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "fits.parquet").write_bytes((planted / "tables" / "fits.parquet").read_bytes())
     checks = [{"name": "cells", "verdict": "ok"}, {"name": "digests", "verdict": "failed"}]
-    write_json(tmp_path / "audit" / "audit.json", {"verdict": "failed", "checks": checks})
-    assert summary(tmp_path).splitlines()[-1] == "audit: failed (digests)"
+    lines = summary(tmp_path, {"verdict": "failed", "checks": checks}).splitlines()
+    assert lines[-1] == "audit: failed (digests)"
+    assert f"chemscale audit {tmp_path}" in lines[-2]

@@ -49,7 +49,8 @@ def data_dir(tmp_path_factory):
         positions = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]]) + 0.1 * random.normal(size=(3, 3))
         frames.append(
             {"row": f"{i:032x}", "group": f"{i // 3:032x}", "split": _split(i // 3), "smiles": "O",
-             "molecule": "water", "frame": i, "species": [8, 1, 1], "positions": positions.ravel().tolist(), "energy": float(positions.sum()),
+             "molecule": "water", "frame": i, "species": [8, 1, 1],
+             "positions": positions.ravel().tolist(), "energy": float(positions.sum()),
              "forces": random.normal(size=9).tolist()}
         )  # fmt: skip
     folder = root / FRAMES_KEY

@@ -8,7 +8,7 @@ import torch
 
 from chemscale.errors import LockedError, TrainingError
 from chemscale.training.checkpoint import Checkpoint, record_failure
-from chemscale.training.metrics import Curve
+from chemscale.training.metrics import Curve, whole_lines
 
 LOG = logging.getLogger("test")
 IDENTITY = {"config": "a", "data": "b", "code": "c"}
@@ -90,6 +90,15 @@ def test_curve_is_cut_back_to_the_checkpoint(tmp_path):
     curve.close()
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3, 4]
     assert json.loads(path.read_text().splitlines()[-1])["loss"] == 9.0
+
+
+def test_a_torn_curve_is_continued_only_where_every_step_is_there(tmp_path):
+    path = tmp_path / "curve.jsonl"
+    path.write_text('{"step": 1, "loss": 1.0}\n{"step": 2, "loss": 0.9}\n{"step": 2, "val_loss": 1.0}\n{"step": 3, "lo')
+    assert len(whole_lines(path, 2)) == 3
+    assert whole_lines(path, 3) == []
+    Curve(path, 2).close()
+    assert len(path.read_text().splitlines()) == 3
 
 
 def test_loss_that_is_not_finite_ends_the_run(tmp_path):
