@@ -122,7 +122,7 @@ def test_another_study_is_not_merged_with_the_default_one(tree: Tree) -> None:
 def test_a_path_that_is_no_cell_is_named(tree: Tree) -> None:
     done = tree.snakemake("results/smoke/cells/painn/w9/n8/seed0/metrics.json", "-n")
     assert done.returncode == 2
-    assert "results/smoke/cells/painn/w9/n8/seed0/metrics.json: found no such cell" in done.stdout + done.stderr
+    assert "chemscale: results/smoke/cells/painn/w9/n8/seed0: found no such cell" in done.stdout + done.stderr
 
 
 def test_a_waived_cell_leaves_the_inputs_of_gather(tree: Tree) -> None:

@@ -1,7 +1,6 @@
 # The study, loaded once and checked before any job; every rule looks things up here.
 
 import sys
-from pathlib import Path
 
 from chemscale.errors import ConfigError
 from chemscale.planning.code import family_digest, stage_digest
@@ -16,21 +15,19 @@ def the_study():
     files = workflow.overwrite_configfiles or ["config.yaml"]
     if len(files) > 1:
         raise ConfigError("--configfile", f"{len(files)} files", "name one study; studies are not merged")
-    study = load_study(files[0])
-    asked = [target for target in workflow.dag_settings.targets if target.startswith(f"{study.root}/")]
-    known = {cell.path for cell in [*study.cells, *study.controls]}
-    for target in asked:
-        path = Path(target).relative_to(study.root)
-        if path.parts[0] in ("cells", "controls") and path.parent.as_posix() not in known:
-            raise ConfigError(target, "no such cell", f"name a cell of the grid in {study.path}")
-    return study
+    return load_study(files[0])
+
+
+def refuse(error):
+    """End with the error's one message: raised, Snakemake would wrap it in its own words and exit code."""
+    print(f"chemscale: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)
 
 
 try:
     STUDY = the_study()
 except ConfigError as error:
-    print(f"chemscale: {error}", file=sys.stderr)
-    sys.exit(error.exit_code)
+    refuse(error)
 
 ROOT = str(STUDY.root)
 DATA = str(STUDY.data_dir)
@@ -62,7 +59,7 @@ wildcard_constraints:
 def the_cell(wildcards):
     """The cell that a path names."""
     if wildcards.cell not in CELLS:
-        raise ConfigError(f"{ROOT}/{wildcards.cell}", "no such cell", f"name a cell of the grid in {STUDY.path}")
+        refuse(ConfigError(f"{ROOT}/{wildcards.cell}", "no such cell", f"name a cell of the grid in {STUDY.path}"))
     return CELLS[wildcards.cell]
 
 
