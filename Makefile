@@ -7,6 +7,8 @@ PYTHON ?= python3
 TORCH_ARGS ?=
 # processor cores that the study may use
 CORES ?= 2
+# the study
+CONFIG ?= config.yaml
 
 BIN := .venv/bin
 STAMP := .venv/.set-up
@@ -16,7 +18,7 @@ EXTRAS := train,data,study,workflow,test,dev
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
-	@$(BIN)/python workflow/run_study.py --cores $(CORES)
+	@$(BIN)/python workflow/run_study.py --cores $(CORES) --configfile $(CONFIG)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

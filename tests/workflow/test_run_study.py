@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -79,6 +81,28 @@ def test_the_smoke_study_ends_with_its_report_and_verdict(smoke_tree: Tree) -> N
     assert printed.rstrip().endswith("audit: ok")
     rows = json.loads((smoke_tree.path / "results/benchmarks/workflow.json").read_text())
     assert {row["case"] for row in rows} >= {"smoke"}
+
+
+@pytest.mark.slow
+def test_a_signal_stops_the_cells_with_their_checkpoints(tree: Tree) -> None:
+    config = (tree.path / "tests/smoke.yaml").read_text().replace("steps: 60}", "steps: 20000}")
+    (tree.path / "long.yaml").write_text(config)
+    command = [sys.executable, "workflow/run_study.py", "--configfile", "long.yaml"]
+    environment = {**os.environ, "PYTHONPATH": str(tree.path)}
+    with subprocess.Popen(command, cwd=tree.path, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        root = tree.path / "results/smoke/cells/chemgpt"
+        deadline = time.monotonic() + 120
+        # a cell of chemgpt is in its loop: it would take minutes
+        while not any(root.glob("*/*/*/checkpoint/curve.jsonl")) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        time.sleep(1.0)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=120) == 75
+    states = list(root.glob("*/*/*/checkpoint/step-*/complete.json"))
+    assert states
+    assert not list((tree.path / "results").rglob("failure.json"))
+    assert not (tree.path / ".snakemake/locks").exists() or not list((tree.path / ".snakemake/locks").iterdir())
 
 
 @pytest.mark.slow
