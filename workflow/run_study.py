@@ -33,6 +33,11 @@ from chemscale.study import Study, load_study
 
 BENCHMARK = Path("results/benchmarks/workflow.json")
 DONE = re.compile(r"\bdone (cells|controls)/")
+# Snakemake's account of its own doings; what goes wrong has other words and is shown
+CHATTER = re.compile(
+    r"\s*$|SNAKEMAKE$|=+$|  [A-Z][\w ()]*: |Assuming unrestricted|Building DAG|Using shell|Select jobs|Execute \d+ jobs|"
+    r"Nothing to be done|Complete log|Provided cores|Rules claiming more|Conda environments: ignored|host: "
+)
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
@@ -123,7 +128,7 @@ def snakemake(study: Study, configfile: str, cores: int, target: str) -> int:
                 if DONE.search(line):
                     left -= 1
                     line = f"{line.rstrip()}  {max(left, 0)} left\n"
-                if line.strip():
+                if not CHATTER.match(line):
                     print(line, end="", flush=True)
         except KeyboardInterrupt:
             # the terminal has sent Snakemake the same signal; it ends its jobs and itself, and may have more to say
