@@ -35,8 +35,9 @@ BENCHMARK = Path("results/benchmarks/workflow.json")
 DONE = re.compile(r"\bdone (cells|controls)/")
 # Snakemake's account of its own doings; what goes wrong has other words and is shown
 CHATTER = re.compile(
-    r"\s*$|SNAKEMAKE$|=+$|  [A-Z][\w ()]*: |Assuming unrestricted|Building DAG|Using shell|Select jobs|Execute \d+ jobs|"
-    r"Nothing to be done|Complete log|Provided cores|Rules claiming more|Conda environments: ignored|host: "
+    r"\s*$|SNAKEMAKE$|=+$|  [A-Z][\w ()]*: |Assuming unrestricted|Building DAG|Using shell|Select jobs|"
+    r"Execute \d+ jobs|Nothing to be done|Complete log|Provided cores|Rules claiming more|"
+    r"Conda environments: ignored|host: "
 )
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
