@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from chemscale.families import LANGUAGE
 from chemscale.grid import Cell
 
-PACK_SECONDS = 100.0  # the longest pack aimed at: short enough that the cores finish together
+PACK_SECONDS = 60.0  # the longest pack aimed at: short enough that the cores finish together
 SYMBOLS_PER_MOLECULE = 28  # the mean of the chemicals table
 
 
@@ -41,15 +41,18 @@ def packs(cells: Iterable[Cell], seconds: float = PACK_SECONDS) -> dict[str, lis
 def estimated_seconds(cell: Cell) -> float:
     """A crude time of a cell on one core, good to a factor of two: what balances packs, and nothing else.
 
-    The constants are measured rates on one core: fixed work per step and work that grows with the model.
+    The constants are measured rates on one core: fixed work per step and work that grows with the model. For a family
+    without rates of its own they are PaiNN's.
     """
     training, knobs = cell.training, cell.knobs
     if cell.domain == LANGUAGE:
         per_batch = training["batch_tokens"] / SYMBOLS_PER_MOLECULE
-        step = training["batch_tokens"] * (13e-6 + 1.7e-9 * knobs["layers"] * knobs["width"] ** 2)
+        width = knobs["width"]
+        step = training["batch_tokens"] * (6e-6 + knobs["layers"] * (1.2e-7 * width + 1.2e-9 * width**2))
     else:
         per_batch = training["batch_frames"]
-        step = 5e-3 + 1e-5 * training["batch_frames"] * knobs["interactions"] * knobs["width"]
+        fixed, growing = {"schnet": (2.2e-3, 7e-6)}.get(cell.family, (6.7e-3, 1.2e-5))
+        step = fixed + growing * per_batch * knobs["interactions"] * knobs["width"]
     passes = cell.protocol.get("epochs", 1)
     steps = cell.protocol.get("steps") or math.ceil(passes * cell.num_samples / per_batch)
     return float(1.0 + steps * step)
