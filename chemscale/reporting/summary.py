@@ -21,11 +21,13 @@ def summary(root: Path, audit: dict[str, Any]) -> str:
                 continue
             value, low, high = (format_number(fit[column], column) for column in (name, f"{name}_low", f"{name}_high"))
             loss = "test loss" if FAMILIES[fit["family"]].domain == LANGUAGE else "test force MAE"
-            ends = [format_number(fit[column], column) for column in ("x_min", "x_max")]
+            span = ", ".join(
+                f"{axis} {format_number(fit[f'{end}_min'], end)} to {format_number(fit[f'{end}_max'], end)}"
+                for axis, end in zip(fit["axis"], "xy", strict=False)
+            )
             lines.append(
                 f"  {fit['family']} L({','.join(fit['axis'])}) {fit['form']}: {name} = {value} [{low}, {high}] at "
-                f"{format_number(fit['level'], 'level')}, {fit['at']}, {fit['axis'][0]} {' to '.join(ends)}, {loss}, "
-                f"{fit['protocol']}"
+                f"{format_number(fit['level'], 'level')}, {fit['at']}, {span}, {loss}, {fit['protocol']}"
             )
     refused = sum(not accepted(fit) for fit in fits)
     if refused:
