@@ -152,12 +152,15 @@ class Checkpoint:
 
 def record_failure(folder: Path, error: Exception) -> None:
     """Leave the reason of a failure in a cell's `checkpoint/` folder, for `chemscale status` and the report."""
-    attempts = folder / "attempts.json"
+    try:
+        attempts = int(read_json(folder / "attempts.json")["attempts"])
+    except (RecordError, KeyError, TypeError, ValueError):
+        attempts = 0  # none was begun, or the count itself is what is damaged
     write_json(
         folder / "failure.json",
         {
             "reason": f"{type(error).__name__}: {error}",
-            "attempts": int(read_json(attempts)["attempts"]) if attempts.exists() else 0,
+            "attempts": attempts,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     )
