@@ -21,6 +21,10 @@ class InputError(ChemscaleError, ValueError):
         self.asked, self.found, self.do = asked, found, do
         super().__init__(f"{asked}: found {found}; {do}")
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:
+        """An error that comes from another process is made anew from its three parts."""
+        return type(self), (self.asked, self.found, self.do)
+
 
 class ConfigError(InputError):
     """A study's config does not describe a study that can be run."""

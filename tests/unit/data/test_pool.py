@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from chemscale.data.pool import ordered_map
-from chemscale.errors import ChemscaleError
+from chemscale.data.pool import begin_item, end_items, ordered_map
+from chemscale.errors import ChemscaleError, DataError
 
 
 def test_results_come_in_the_order_of_tasks_from_processes_of_one_thread(monkeypatch):
@@ -67,3 +67,50 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
     while _running(marker) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert _running(marker) == []
+
+
+def _spin(task: tuple[int, ...]) -> tuple[int, ...]:
+    """The task itself; item 7 takes for ever."""
+    for item in task:
+        begin_item(item, 0.2)
+        while item == 7:
+            pass
+    end_items()
+    return task
+
+
+def test_an_item_beyond_its_limit_is_left_out_and_the_rest_worked_out():
+    over: list[int] = []
+
+    def retry(task: tuple[int, ...], item: int) -> tuple[int, ...]:
+        over.append(item)
+        return tuple(number for number in task if number != item)
+
+    tasks = [(1, 2), (3, 7, 4), (5,), (7,), (8, 9)]
+    assert list(ordered_map(_spin, tasks, 2, retry)) == [(1, 2), (3, 4), (5,), (), (8, 9)]
+    assert over == [7, 7]
+
+
+def test_tasks_are_taken_as_they_are_needed():
+    taken = 0
+
+    def tasks():
+        nonlocal taken
+        for number in range(1000):
+            taken += 1
+            yield number
+
+    results = ordered_map(abs, tasks(), 2)
+    assert next(results) == 0
+    assert taken <= 10
+    results.close()
+
+
+def test_an_error_of_a_task_arrives_whole():
+    with pytest.raises(DataError, match="asked: found found; do") as caught:
+        list(ordered_map(_refuse, [1], 1))
+    assert caught.value.do == "do"
+
+
+def _refuse(task: int) -> None:
+    raise DataError("asked", "found", "do")
