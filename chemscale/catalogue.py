@@ -49,10 +49,17 @@ class Published:
     length_unit: str | None = None
 
 
-_PUBCHEM = (
-    "S. Kim et al., PubChem 2023 update, Nucleic Acids Research 51, D1373-D1380 (2023), doi:10.1093/nar/gkac956"
+_PUBCHEM = "S. Kim et al., PubChem 2023 update, Nucleic Acids Research 51, D1373-D1380 (2023), doi:10.1093/nar/gkac956"
+_MD17_MOLECULES = (
+    "aspirin",
+    "benzene2017",
+    "ethanol",
+    "malonaldehyde",
+    "naphthalene",
+    "salicylic",
+    "toluene",
+    "uracil",
 )
-_MD17_MOLECULES = ("aspirin", "benzene2017", "ethanol", "malonaldehyde", "naphthalene", "salicylic", "toluene", "uracil")
 _RMD17_MOLECULES = (
     "aspirin",
     "azobenzene",
@@ -89,6 +96,8 @@ CATALOGUE: dict[str, Published] = {
             file="molsets-0.3.1-py3-none-any.whl",
             parser="smiles_csv_gz",
             distribution="molsets==0.3.1",
+            size=51_584_291,
+            sha256="7f4450e3ebecebe79c3a2a55950c93daddee071120daf64a163d03481e811d34",
             members=(
                 Member(
                     "moses/dataset/data/train.csv.gz",
@@ -111,12 +120,12 @@ CATALOGUE: dict[str, Published] = {
         Published(
             name="pubchem10m",
             domain=LANGUAGE,
-            version="2020",
+            version="1",
             file="pubchem_10m.txt.zip",
             parser="smiles_lines_zip",
             urls=("https://deepchemdata.s3-us-west-1.amazonaws.com/datasets/pubchem_10m.txt.zip",),
             members=(Member("pubchem-10m.txt"),),
-            licence="public domain (PubChem)",
+            licence="no restriction by NCBI; depositors of PubChem may hold rights",
             citation="S. Chithrananda, G. Grand, B. Ramsundar, ChemBERTa, arXiv:2010.09885 (2020); " + _PUBCHEM,
         ),
         Published(
@@ -127,13 +136,13 @@ CATALOGUE: dict[str, Published] = {
             parser="cid_smiles_gz",
             urls=("https://ftp.ncbi.nlm.nih.gov/pubchem/Compound/Extras/CID-SMILES.gz",),
             md5_url="https://ftp.ncbi.nlm.nih.gov/pubchem/Compound/Extras/CID-SMILES.gz.md5",
-            licence="public domain (PubChem)",
+            licence="no restriction by NCBI; depositors of PubChem may hold rights",
             citation=_PUBCHEM,
         ),
         Published(
             name="rmd17",
             domain=POTENTIALS,
-            version="1",
+            version="figshare-12672038",
             file="rmd17.tar.bz2",
             parser="rmd17",
             urls=(
@@ -143,7 +152,7 @@ CATALOGUE: dict[str, Published] = {
             size=1_066_301_513,
             sha256="cddeea2ec2c4b22a9de16a9a65a3eeedac5b29da9c99c20bbff0153912bf922b",
             members=tuple(Member(f"rmd17/npz_data/rmd17_{name}.npz") for name in _RMD17_MOLECULES),
-            rows=1_000_000,
+            rows=999_988,
             energy_unit="kcal/mol",
             length_unit="angstrom",
             licence="CC0-1.0",

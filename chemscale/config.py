@@ -15,11 +15,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
+from chemscale.catalogue import CATALOGUE
 from chemscale.errors import ConfigError
-from chemscale.families import FAMILIES, LANGUAGE, Family
-
-# Rows that a source states before anything is read; a subset beyond it can never be filled.
-STATED_ROWS = {"chemicals": 71_347}
+from chemscale.families import FAMILIES, LANGUAGE, POTENTIALS, Family
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -44,7 +42,9 @@ class DataSection(Section):
     test: Share
     rows_per_shard: Positive = 50_000
     max_reject_share: Share = 0.05
-    workers: Positive = 2  # processes; never changes the output, so it is no part of the data's key
+    # how the work is spread, which never changes the output and is no part of the data's key
+    workers: Positive = 2  # processes of a job
+    chunks: Positive = 1  # jobs that a cluster may run on different machines
 
     @model_validator(mode="after")
     def _splits_leave_training(self) -> DataSection:
@@ -53,22 +53,76 @@ class DataSection(Section):
         return self
 
 
-class Molecules(DataSection):
+def _sources(domain: str) -> Any:
+    """The type of a key that names a published source of a domain, or a file of one's own."""
+    return Literal[*(name for name, entry in CATALOGUE.items() if entry.domain == domain), "file"]
+
+
+class Sourced(DataSection):
+    """A data set that comes from a published source, or from a file of one's own."""
+
+    source: str
+    # of a file of one's own; or where a published file lies on this machine: a file, or a folder that holds it
+    path: str | None = None
+
+    @model_validator(mode="after")
+    def _file_has_path(self) -> Sourced:
+        if self.source == "file" and self.path is None:
+            raise ValueError("source 'file' takes a path")
+        return self
+
+
+class Molecules(Sourced):
     """Molecules for a language model: a source of SMILES, and the policy for stereo, fragments and vocabulary."""
 
     kind: Literal["molecules"]
-    source: Literal["chemicals", "file"]
-    path: str | None = None  # source: file
-    column: str | None = None  # the column that holds SMILES, by name
+    source: _sources(LANGUAGE)  # type: ignore[valid-type]
+    column: str | None = None  # source: file; the column that holds SMILES, by name
     stereo: Literal["keep", "strip"] = "keep"
     fragments: Literal["keep", "largest"] = "keep"
     max_symbols: Annotated[int, Field(ge=1, le=2046)] = 128  # a model has 2,048 positions
     min_symbol_count: Positive = 1
+    # a pinned vocabulary: a tokenizer.json of chemscale or of Hugging Face, or a vocab.txt, and its digest
+    vocabulary: str | None = None
+    vocabulary_digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    unknown_symbols: Literal["map", "reject"] = "map"  # to [UNK], or the molecule; both are counted
+    split_by: Literal["constitution", "scaffold"] = "constitution"
+    scaffolds: bool = False  # compute them also where they don't decide the split
 
     @model_validator(mode="after")
-    def _file_has_path(self) -> Molecules:
-        if (self.source == "file") != (self.path is not None):
-            raise ValueError("path is set exactly where source is 'file'")
+    def _vocabulary_is_pinned(self) -> Molecules:
+        if (self.vocabulary is None) != (self.vocabulary_digest is None):
+            raise ValueError("vocabulary and vocabulary_digest are set together")
+        if self.unknown_symbols == "reject" and self.vocabulary is None:
+            raise ValueError("unknown_symbols 'reject' takes a pinned vocabulary: one from training knows its symbols")
+        return self
+
+
+class Structures(Sourced):
+    """Frames with energies and forces from published files or one's own; units are converted once, here."""
+
+    kind: Literal["structures"]
+    source: _sources(POTENTIALS)  # type: ignore[valid-type]
+    molecules: Annotated[list[str], Field(min_length=1)] | None = None  # by name, of the source; None takes all
+    # of a file of one's own
+    format: Literal["extxyz", "ase_db", "md17", "rmd17", "ani1x"] | None = None
+    energy_unit: str | None = None
+    length_unit: str | None = None
+    energy_key: str | None = None
+    forces_key: str | None = None
+    molecule_key: str | None = None
+    largest_force: PositiveFloat = 300.0  # eV/angstrom on one atom; frames with larger ones are rejected
+    # molecules and formulas go to a split by hash; trajectories are cut into blocks of time with a gap
+    split_by: Literal["molecule", "formula", "time"] = "molecule"
+    blocks: Annotated[int, Field(ge=3)] = 10
+    gap_frames: Annotated[int, Field(ge=0)] = 20
+
+    @model_validator(mode="after")
+    def _own_files_state_their_format(self) -> Structures:
+        if self.source == "file" and None in (self.format, self.energy_unit, self.length_unit):
+            raise ValueError("source 'file' takes format, energy_unit and length_unit")
+        if self.source != "file" and (self.format, self.energy_unit, self.length_unit) != (None, None, None):
+            raise ValueError("format, energy_unit and length_unit are the catalogue's unless source is 'file'")
         return self
 
 
@@ -89,9 +143,16 @@ class Conformers(DataSection):
 
 
 class Molecule(Section):
-    """A molecule by its SMILES."""
+    """A molecule by its SMILES, or by a structure file that ASE reads."""
 
-    smiles: str
+    smiles: str | None = None
+    structure: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Molecule:
+        if (self.smiles is None) == (self.structure is None):
+            raise ValueError("give smiles or structure")
+        return self
 
 
 class Trajectories(DataSection):
@@ -111,8 +172,15 @@ class Trajectories(DataSection):
     seed: Seed = 0
 
 
-DATA_KINDS = ("molecules", "conformers", "trajectories")
-AnyData = Annotated[Molecules | Conformers | Trajectories, Field(discriminator="kind")]
+DATA_KINDS = ("molecules", "conformers", "trajectories", "structures")
+AnyData = Annotated[Molecules | Conformers | Trajectories | Structures, Field(discriminator="kind")]
+
+
+class Downloads(Section):
+    """Where published files come from, beside their own addresses."""
+
+    offline: bool = False  # open no connection: every file has to lie on this machine
+    mirror: str | None = None  # a folder, or the beginning of an address, that holds the files by their original names
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -259,6 +327,7 @@ class StudyConfig(Section):
     results_dir: str = "results"
     data_dir: str = "data"
     threads: Positive = 1  # per cell; bits depend on it
+    downloads: Downloads = Downloads()
     data: Annotated[dict[Name, AnyData], Field(min_length=1)]
     families: Families
     controls: dict[Name, Control] = {}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from chemscale.config import STATED_ROWS, Block, FamilySection, Protocol, StudyConfig, load_config
+from chemscale.catalogue import CATALOGUE
+from chemscale.config import Block, Conformers, FamilySection, Molecules, Protocol, Structures, StudyConfig, load_config
 from chemscale.errors import ConfigError
 from chemscale.families import FAMILIES, LANGUAGE
 from chemscale.grid import Cell
@@ -52,9 +54,8 @@ class Study:
 
     def data_key(self, name: str) -> str:
         """The name of a data section's folder: source and digest of all settings that decide its bytes."""
-        section = self.data_section(name)
-        section.pop("workers")
-        return f"{section['source']}-{digest(section)[:12]}"
+        settings = data_settings(self.data_section(name))
+        return f"{settings['source']}-{digest(settings)[:12]}"
 
     def data_folder(self, name: str) -> Path:
         """The folder of a data section's shards, manifest and subset indices."""
@@ -81,6 +82,15 @@ class Study:
         }
 
 
+def data_settings(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a resolved data section that decide its bytes: not how the work is spread, nor where files lie.
+
+    A file of one's own is told by its path: nothing else names it.
+    """
+    elsewhere = {"workers", "chunks"} | ({"path"} if section.get("source") != "file" else set())
+    return {key: value for key, value in section.items() if key not in elsewhere}
+
+
 def write_resolved(root: Path, resolved: dict[str, Any]) -> None:
     """Write `config.json`, and move the folders of cells that the study no longer has to `former/`."""
     known = {Cell.from_dict(values).path for values in resolved["cells"] + resolved["controls"]}
@@ -102,9 +112,11 @@ def load_study(path: str | Path) -> Study:
     """The study that a config file describes; `ConfigError` where its grid is impossible or a file is missing."""
     study = study_of(load_config(Path(path)), Path(path))
     for name, section in study.config.data.items():
-        source = getattr(section, "path", None)
-        if source is not None and not Path(source).is_file():
-            raise ConfigError(f"{path}: data.{name}.path", f"{source!r}, which is no file", "name an existing file")
+        for key, found in section.model_dump(include={"path", "vocabulary"}).items():
+            # a published file may be named by its folder
+            known = found is None or Path(found).is_file() or (section.source != "file" and Path(found).is_dir())
+            if not known:
+                raise ConfigError(f"{path}: data.{name}.{key}", f"{found!r}, which is no file", "name an existing file")
     return study
 
 
@@ -167,9 +179,11 @@ def _check_family(path: Path, config: StudyConfig, name: str, section: Any) -> N
 
 def _stated_rows(config: StudyConfig, data: str) -> int | None:
     section = config.data[data]
-    if section.kind == "molecules":
-        return STATED_ROWS.get(section.source)
-    if section.kind == "conformers":
+    if isinstance(section, Molecules | Structures):
+        published = CATALOGUE.get(section.source)
+        some = isinstance(section, Structures) and section.molecules is not None
+        return None if published is None or some else published.rows
+    if isinstance(section, Conformers):
         return section.num_molecules * section.frames_per_molecule
     return len(section.molecules) * section.frames_per_molecule
 

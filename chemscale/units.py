@@ -7,16 +7,45 @@ meV/angstrom (potentials). Conversion happens once, at ingest or at evaluation.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+
+from chemscale.errors import ConfigError
 
 HARTREE_TO_EV = 27.211386245988  # CODATA 2018
 BOHR_TO_ANGSTROM = 0.529177210903  # CODATA 2018
 KCAL_PER_MOL_TO_EV = 0.043364104241800934  # thermochemical calorie, CODATA 2018
 MEV_PER_EV = 1000.0
 
+# the units that a data file may state, by name
+ENERGY_UNITS = {
+    "eV": 1.0,
+    "meV": 1 / MEV_PER_EV,
+    "hartree": HARTREE_TO_EV,
+    "kcal/mol": KCAL_PER_MOL_TO_EV,
+    "kJ/mol": KCAL_PER_MOL_TO_EV / 4.184,
+}
+LENGTH_UNITS = {"angstrom": 1.0, "bohr": BOHR_TO_ANGSTROM}
+
 # How a column is printed; a column that is not named here is printed to four significant digits.
 _EXPONENTS = ("alpha", "beta", "slope", "exponent")
 _LOSSES = ("loss", "E", "mae", "rmse", "difference", "spread")
 _SHARES = ("residual_rms", "seed_sd", "share")
+
+
+def energy_in_ev(unit: str) -> float:
+    """One `unit` of energy in eV; `ConfigError` where the name is none of `ENERGY_UNITS`."""
+    return _known("energy_unit", unit, ENERGY_UNITS)
+
+
+def length_in_angstrom(unit: str) -> float:
+    """One `unit` of length in angstrom; `ConfigError` where the name is none of `LENGTH_UNITS`."""
+    return _known("length_unit", unit, LENGTH_UNITS)
+
+
+def _known(key: str, unit: str, units: Mapping[str, float]) -> float:
+    if unit not in units:
+        raise ConfigError(key, repr(unit), f"give one of {', '.join(units)}")
+    return units[unit]
 
 
 def _base(column: str) -> str:

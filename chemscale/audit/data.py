@@ -1,31 +1,56 @@
-"""Checks of the data that a study was trained on: ledger, splits, and the nested subsets of its cells."""
+"""Checks of the data that a study was trained on: ledger, splits, passport, and the nested subsets of its cells."""
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections import defaultdict
+from collections.abc import Iterator
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from chemscale.audit.findings import Findings
-from chemscale.data.subsets import clusters_of, rows_digest, split_of, subset_order, time_splits
+from chemscale.data.manifest import AMOUNTS
+from chemscale.data.passport import group_counts, passport_of
+from chemscale.data.subsets import (
+    MAX_CLUSTERS,
+    RowsDigest,
+    cluster_of,
+    rows_digest,
+    split_of,
+    subset_index,
+    subset_keys,
+    time_splits,
+)
+from chemscale.data.tokenizer import Tokenizer
 from chemscale.families import LANGUAGE
 from chemscale.grid import Cell
-from chemscale.io import digest, read_json, read_parquet
+from chemscale.io import canonical_json, digest, read_json, read_parquet
 from chemscale.records import read_metrics
-
-_USED = ("train", "validation", "test")
+from chemscale.study import data_settings
 
 
 def check_data(root: Path, study: dict[str, Any], findings: Findings) -> None:
-    """Every row of the ledger is accounted for, every split follows from its rule, and no group is in two splits."""
+    """Every row of the ledger is accounted for, every split follows from its rule, no group is in two splits.
+
+    And the passport says what manifest and rows say.
+    """
+    draws = defaultdict(set)
+    for values in study["cells"] + study["controls"]:
+        cell = Cell.from_dict(values)
+        draws[cell.data["name"]].add((cell.seed, cell.num_samples))
     for name, entry in study["data"].items():
         where = f"data/{name}"
         manifest = read_json(root / where / "manifest.json")
         unsigned = {key: value for key, value in manifest.items() if key != "digest"}
         findings.equal(f"{where}/manifest.json: digest", manifest["digest"], digest(unsigned))
-        settings = {key: value for key, value in study["config"]["data"][name].items() if key != "workers"}
+        settings = data_settings(study["config"]["data"][name])
         findings.equal(f"{where}/manifest.json: settings", manifest["settings"], settings)
         findings.equal(f"{where}/manifest.json: name", manifest["name"], entry["key"])
         rejected = sum(manifest["rejected"].values())
@@ -33,126 +58,186 @@ def check_data(root: Path, study: dict[str, Any], findings: Findings) -> None:
         kept = sum(shard["rows"] for shard in manifest["shards"])
         findings.equal(f"{where}/manifest.json: rows_kept", manifest["rows_kept"], kept)
         _check_rows(root, where, manifest, findings)
+        _check_passport(root, name, manifest, sorted(draws[name]), findings)
         if entry["domain"] == LANGUAGE:
             tokenizer = read_json(root / where / "tokenizer.json")
             findings.equal(f"{where}/tokenizer.json: digest", tokenizer["digest"], digest(tokenizer["vocabulary"]))
             findings.equal(f"{where}: tokenizer_digest", manifest["tokenizer_digest"], tokenizer["digest"])
+            for file, content in Tokenizer(tokenizer["vocabulary"]).hugging_face_files().items():
+                findings.equal(f"{where}/tokenizer/{file}", read_json(root / where / "tokenizer" / file), content)
+
+
+def _check_passport(
+    root: Path, name: str, manifest: dict[str, Any], draws: list[tuple[int, int]], findings: Findings
+) -> None:
+    where = f"data/{name}/passport.json"
+    passport = read_json(root / where)
+    expected = passport_of(name, manifest, root / "data" / name / "rows.parquet", draws, passport["elements"])
+    findings.same_names(where, passport, expected)
+    for key, value in expected.items():
+        findings.equal(f"{where}: {key}", passport.get(key), json.loads(canonical_json(value)))
+    for pair in expected["overlaps"]:
+        one, other = pair["splits"]
+        # blocks of time lie next to each other: their gap was cut out of the groups at a border
+        findings.equal(f"data/{name}/rows.parquet: rows both in {one} and {other}", pair["rows"], 0)
+        findings.equal(f"data/{name}/rows.parquet: groups both in {one} and {other}", pair["groups"], 0)
+    for split, counts in passport["elements"].items():
+        atoms = sum(counts.values())
+        rows = manifest["splits"].get(split, {}).get("rows", 0)
+        if manifest["domain"] == LANGUAGE:
+            findings.equal(f"{where}: elements.{split} has an atom for every molecule", atoms >= rows, True)
+        else:
+            lengths = sum(length * count for length, count in expected["lengths"].get(split, []))
+            findings.equal(f"{where}: elements.{split}, all atoms", atoms, lengths)
+
+
+def _batches(path: Path, columns: list[str]) -> Iterator[Any]:
+    with pq.ParquetFile(path) as file:
+        yield from file.iter_batches(columns=columns, batch_size=100_000)
 
 
 def _check_rows(root: Path, where: str, manifest: dict[str, Any], findings: Findings) -> None:
-    table = read_parquet(root / where / "rows.parquet")
-    rows, groups, splits, lengths = (table[column].to_pylist() for column in ("row", "group", "split", "length"))
+    """Rows are distinct and in order, and each split holds what the manifest says and its rule puts there."""
+    path = root / where / "rows.parquet"
     settings = manifest["settings"]
-    findings.equal(f"{where}/rows.parquet: rows", len(rows), manifest["rows_kept"])
-    findings.equal(f"{where}/rows.parquet: distinct rows", len(set(rows)), len(rows))
-    findings.same_names(f"{where}: split", set(splits), manifest["splits"])
-    members: dict[str, list[int]] = defaultdict(list)
-    for index, split in enumerate(splits):
-        members[split].append(index)
-    amount = "tokens" if manifest["domain"] == LANGUAGE else "frames"
-    for split, chosen in members.items():
-        stated = manifest["splits"].get(split, {})
-        total = sum(lengths[at] for at in chosen) if amount == "tokens" else len(chosen)
-        found = {
-            "rows": len(chosen),
-            amount: total,
-            "groups": len({groups[at] for at in chosen}),
-            "digest": rows_digest([rows[at] for at in chosen]),
+    amount = AMOUNTS[manifest["domain"]]
+    timed = settings["kind"] == "trajectories" or settings.get("split_by") == "time"
+    times = _Times(manifest) if timed else None
+    digests: dict[str, RowsDigest] = defaultdict(RowsDigest)
+    amounts: dict[str, int] = defaultdict(int)
+    last = ""
+    for batch in _batches(path, ["row", "group", "split", "length", *(["frame"] if timed else [])]):
+        rows, groups, splits, lengths = (batch[column].to_pylist() for column in ("row", "group", "split", "length"))
+        ordered = [last, *rows]
+        if not all(one < other for one, other in itertools.pairwise(ordered)):
+            findings.differ(f"{where}/rows.parquet: rows are not distinct and in order after {last or 'the first'}")
+        last = rows[-1]
+        names = np.array(splits)
+        for split in set(splits):
+            mine = names == split
+            digests[split].add(np.array(rows, object)[mine].tolist())
+            amounts[split] += int(np.array(lengths)[mine].sum()) if amount == "tokens" else int(mine.sum())
+        findings.compared += len(rows)
+        if times is not None:
+            times.check(where, groups, splits, batch["frame"].to_pylist(), findings)
+        else:
+            for row, group, split in zip(rows, groups, splits, strict=True):
+                if split != (rule := split_of(group, settings["validation"], settings["test"])):
+                    findings.differ(f"{where}/rows.parquet: row {row} is in {split}, its group's hash says {rule}")
+    found = {
+        split: {"rows": told.rows, amount: amounts[split], "digest": told.hexdigest()}
+        for split, told in digests.items()
+    }
+    counts = group_counts(path)
+    for split, numbers in found.items():
+        numbers["groups"] = counts.groups[split]
+    findings.equal(f"{where}/rows.parquet: rows", sum(told.rows for told in digests.values()), manifest["rows_kept"])
+    findings.same_names(f"{where}: split", set(found), manifest["splits"])
+    for split, numbers in found.items():
+        findings.equal(f"{where}/manifest.json: splits.{split}", manifest["splits"].get(split, {}), numbers)
+
+
+class _Times:
+    """The rule of trajectories: every frame is in the split of its place in time, and once."""
+
+    def __init__(self, manifest: dict[str, Any]) -> None:
+        settings = manifest["settings"]
+        durations = manifest["source"].get("durations")
+        if durations is None:
+            durations = dict.fromkeys(settings["molecules"], settings["frames_per_molecule"])
+        self._expected = {molecule: time_splits(settings, frames) for molecule, frames in durations.items()}
+        # the digest of a group tells the molecule and the block
+        self._blocks = {
+            blake2b(f"{molecule}|{block}".encode(), digest_size=16).hexdigest(): (molecule, block)
+            for molecule, times in self._expected.items()
+            for block in {block for block, _ in times}
         }
-        findings.equal(f"{where}/manifest.json: splits.{split}", stated, found)
-    if settings["kind"] == "trajectories":
-        _check_times(where, groups, splits, table["frame"].to_pylist(), settings, findings)
-        # blocks of time: each is in one split, but for the frames that its border gives up to the gap
-        found_in = {split: {groups[at] for at in members[split]} for split in _USED}
-    else:
-        found_in = {split: {groups[at] for at in members[split]} for split in members}
-        for row, group, split in zip(rows, groups, splits, strict=True):
-            findings.compared += 1
-            if split != (rule := split_of(group, settings["validation"], settings["test"])):
-                findings.differ(f"{where}/rows.parquet: row {row} is in {split}, its group's hash says {rule}")
-    names = sorted(found_in)
-    for position, one in enumerate(names):
-        for other in names[position + 1 :]:
-            common = sorted(found_in[one] & found_in[other])
-            findings.equal(f"{where}/rows.parquet: groups both in {one} and {other}", common[:3], [])
+        self._seen: set[tuple[str, int]] = set()
 
-
-def _check_times(
-    where: str, groups: list[str], splits: list[str], frames: list[int], settings: dict[str, Any], findings: Findings
-) -> None:
-    """Every frame is in the split of its place in time, and once; a group is one block of one molecule."""
-    expected = time_splits(settings)
-    block_of: dict[str, int] = {}
-    for group, split, frame in zip(groups, splits, frames, strict=True):
-        findings.compared += 1
-        if not 0 <= frame < len(expected):
-            findings.differ(f"{where}/rows.parquet: frame {frame} of a trajectory of {len(expected)}")
-            continue
-        block, rule = expected[frame]
-        if split != rule:
-            findings.differ(f"{where}/rows.parquet: frame {frame} of {group} is in {split}, its time says {rule}")
-        if block_of.setdefault(group, block) != block:
-            findings.differ(f"{where}/rows.parquet: {group} holds blocks {block_of[group]} and {block}")
-    findings.equal(f"{where}/rows.parquet: frames", len(set(zip(groups, frames, strict=True))), len(frames))
+    def check(self, where: str, groups: list[str], splits: list[str], frames: list[int], findings: Findings) -> None:
+        for group, split, frame in zip(groups, splits, frames, strict=True):
+            if group not in self._blocks:
+                findings.differ(f"{where}/rows.parquet: {group} is no block of time of its molecules")
+                continue
+            molecule, block = self._blocks[group]
+            times = self._expected[molecule]
+            if not 0 <= frame < len(times):
+                findings.differ(f"{where}/rows.parquet: frame {frame} of {molecule}, which has {len(times)}")
+            elif (block, split) != times[frame]:
+                rule = times[frame]
+                findings.differ(
+                    f"{where}/rows.parquet: frame {frame} of {molecule} is in {split}, block {block}; "
+                    f"its time says {rule[1]}, block {rule[0]}"
+                )
+            if (molecule, frame) in self._seen:
+                findings.differ(f"{where}/rows.parquet: frame {frame} of {molecule} for the second time")
+            self._seen.add((molecule, frame))
 
 
 def check_subsets(root: Path, study: dict[str, Any], findings: Findings) -> None:
     """Each cell was trained on the first rows of its seed's keyed order, so subsets nest, and tested on test."""
-    data: dict[str, dict[str, Any]] = {}
-    for name in study["data"]:
-        table = read_parquet(root / "data" / name / "rows.parquet")
-        rows, splits = np.array(table["row"].to_pylist()), np.array(table["split"].to_pylist())
-        lengths = np.array(table["length"].to_pylist())
-        data[name] = {
-            "manifest": read_json(root / "data" / name / "manifest.json"),
-            "train": rows[splits == "train"],
-            "lengths": lengths[splits == "train"],
-            "clusters": _test_clusters(
-                [group for group, split in zip(table["group"].to_pylist(), splits, strict=True) if split == "test"],
-                lengths[splits == "test"],
-                study["data"][name]["domain"],
-            ),
-            "val_digest": rows_digest(rows[splits == "validation"].tolist()),
-            "test_digest": rows_digest(rows[splits == "test"].tolist()),
-        }
-    orders: dict[tuple[str, int], Any] = {}
-    subset_digests: dict[tuple[str, int, int], tuple[str, int]] = {}
+    data = {name: _Rows(root, name, entry["domain"]) for name, entry in study["data"].items()}
     for values in study["cells"] + study["controls"]:
         cell = Cell.from_dict(values)
         if cell.path in study["waived"]:
             continue
         metrics = read_metrics(root / cell.path / "metrics.json")
-        name, key = cell.data["name"], cell.data["key"]
-        known = data[name]
-        draw = (name, cell.seed)
-        if draw not in orders:
-            orders[draw] = subset_order(known["train"].tolist(), key, cell.seed)
-        subset = (name, cell.seed, cell.num_samples)
-        if subset not in subset_digests:
-            chosen = orders[draw][: cell.num_samples]
-            findings.equal(f"data/{name}: training rows for {cell.path}", len(chosen), cell.num_samples)
-            # the first token of a molecule is given, not predicted
-            tokens = int((known["lengths"][chosen] - 1).sum())
-            subset_digests[subset] = (rows_digest(known["train"][chosen].tolist()), tokens)
+        known = data[cell.data["name"]]
         where = f"{cell.path}/metrics.json"
-        subset_digest, tokens = subset_digests[subset]
-        findings.equal(f"{where}: data_digest", metrics["data_digest"], known["manifest"]["digest"])
+        if cell.num_samples > len(known.train):
+            findings.differ(f"{where}: {cell.num_samples} training rows, of {len(known.train)}")
+            continue
+        subset_digest, tokens = known.subset(cell.data["key"], cell.seed, cell.num_samples)
+        findings.equal(f"{where}: data_digest", metrics["data_digest"], known.manifest["digest"])
         findings.equal(f"{where}: subset_digest", metrics["subset_digest"], subset_digest)
-        findings.equal(f"{where}: val_digest", metrics["val_digest"], known["val_digest"])
-        findings.equal(f"{where}: test_digest", metrics["test_digest"], known["test_digest"])
-        further = {other: data[other]["test_digest"] for other in cell.data["evaluations"]}
+        findings.equal(f"{where}: val_digest", metrics["val_digest"], known.digest("validation"))
+        findings.equal(f"{where}: test_digest", metrics["test_digest"], known.digest("test"))
+        further = {other: data[other].digest("test") for other in cell.data["evaluations"]}
         findings.equal(f"{where}: evaluation_digests", metrics["evaluation_digests"], further)
         if cell.domain == LANGUAGE:
             findings.equal(f"{where}: tokens_unique", metrics["tokens_unique"], tokens)
         clusters = read_parquet(root / cell.path / "test_clusters.parquet")
         counts = dict(zip(clusters["cluster"].to_pylist(), clusters["count"].to_pylist(), strict=True))
-        findings.equal(f"{cell.path}/test_clusters.parquet: clusters and counts", counts, known["clusters"])
+        findings.equal(f"{cell.path}/test_clusters.parquet: clusters and counts", counts, known.clusters)
 
 
-def _test_clusters(groups: list[str], lengths: Any, domain: str) -> dict[str, int]:
-    """What the loss of each test cluster is summed over: predicted tokens, or components of forces."""
-    counts: dict[str, int] = defaultdict(int)
-    for cluster, length in zip(clusters_of(groups), lengths.tolist(), strict=True):
-        # the first token of a molecule is given, not predicted
-        counts[cluster] += length - 1 if domain == LANGUAGE else 3 * length
-    return dict(counts)
+class _Rows:
+    """A data set by its manifest and `rows.parquet`: what its cells' records are compared with."""
+
+    def __init__(self, root: Path, name: str, domain: str) -> None:
+        self.manifest: dict[str, Any] = read_json(root / "data" / name / "manifest.json")
+        train, lengths = [], []
+        test: dict[str, int] = defaultdict(int)
+        for batch in _batches(root / "data" / name / "rows.parquet", ["row", "group", "split", "length"]):
+            mine = batch.filter(pc.equal(batch["split"], "train"))
+            train.append(mine["row"])
+            lengths.append(mine["length"].to_numpy())
+            held_out = batch.filter(pc.equal(batch["split"], "test"))
+            for group, length in zip(held_out["group"].to_pylist(), held_out["length"].to_pylist(), strict=True):
+                # the first token of a molecule is given, not predicted; a frame has three forces an atom
+                test[group] += length - 1 if domain == LANGUAGE else 3 * length
+        self.train = pa.chunked_array(train)
+        self._lengths = np.concatenate(lengths)
+        clusters: dict[str, int] = defaultdict(int)
+        for group, amount in test.items():
+            clusters[cluster_of(group, len(test) > MAX_CLUSTERS)] += amount
+        self.clusters = dict(clusters)
+        self._keys: dict[tuple[str, int], Any] = {}
+        self._subsets: dict[tuple[str, int, int], tuple[str, int]] = {}
+
+    def digest(self, split: str) -> str:
+        """The digest of a split's rows; `check_data` holds it against the rows."""
+        return str(self.manifest["splits"][split]["digest"])
+
+    def subset(self, key: str, seed: int, num_samples: int) -> tuple[str, int]:
+        """The digest of a subset's rows, and its predicted tokens."""
+        draw = (key, seed)
+        if draw not in self._keys:
+            self._keys[draw] = np.concatenate(
+                [subset_keys(chunk.to_pylist(), key, seed) for chunk in self.train.chunks]
+            )
+        if (subset := (key, seed, num_samples)) not in self._subsets:
+            chosen = subset_index(self._keys[draw], num_samples)
+            told = rows_digest(self.train.take(pa.array(chosen)).to_pylist())
+            self._subsets[subset] = told, int((self._lengths[chosen] - 1).sum())
+        return self._subsets[subset]

@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chemscale.data.frames import Frames, prepare_frames
+from chemscale.data.frames import Frames
 from chemscale.errors import DataError
 
 if TYPE_CHECKING:
-    import logging
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -49,23 +47,12 @@ class Molecule:
     constitution: str
 
 
-def prepare(section: dict[str, Any], folder: Path, workers: int, log: logging.Logger | None = None) -> None:
-    """Write shards and manifest of a data section of kind conformers to `folder`; the manifest last.
-
-    The same section gives the same bytes for every number of `workers`. Every attempt is a row: a molecule without
-    a minimum rejects all its frames.
-
-    Raises:
-        DataError: fewer molecules than asked for, or more rejects than the section allows.
-    """
-    from chemscale.data import sources
-
-    molecules = choose(section, sources.chemicals())
-    tasks = [(molecule, section) for molecule in molecules]
-    prepare_frames(sample, tasks, section, folder, workers, log, sources.record({"source": section["molecules_from"]}))
+def tasks(section: Mapping[str, Any], compounds: Iterable[tuple[int, str]]) -> list[tuple[Molecule, Mapping[str, Any]]]:
+    """What `sample` takes, for every molecule of a data section of kind conformers; see `choose`."""
+    return [(molecule, section) for molecule in choose(section, compounds)]
 
 
-def choose(section: dict[str, Any], compounds: Iterable[tuple[int, str]]) -> list[Molecule]:
+def choose(section: Mapping[str, Any], compounds: Iterable[tuple[int, str]]) -> list[Molecule]:
     """The first `num_molecules` fitting molecules by PubChem's CID, one of each constitution.
 
     Fitting is a neutral single fragment without isotopes or unpaired electrons, of the section's elements (H counts)
@@ -119,7 +106,7 @@ def choose(section: dict[str, Any], compounds: Iterable[tuple[int, str]]) -> lis
     )
 
 
-def sample(task: tuple[Molecule, dict[str, Any]]) -> Frames:
+def sample(task: tuple[Molecule, Mapping[str, Any]]) -> Frames:
     """The frames of one molecule, every frame one group: that of the molecule's constitution."""
     from ase.data import atomic_masses
 

@@ -1,21 +1,20 @@
-"""From molecules to shards of frames: what conformers and trajectories share."""
+"""Frames of molecules and the runs that hold them: what all makers and readers of frames share."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
 
 from chemscale.data.pool import ordered_map
-from chemscale.data.shards import FRAMES_SCHEMA, write_manifest, write_shards
-from chemscale.data.subsets import split_of
-from chemscale.errors import DataError
+from chemscale.data.runs import DIGEST, Ledger, finish_chunk, run_path, write_run
+from chemscale.data.subsets import ALL_SPLITS, split_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,20 +55,8 @@ class Frames:
             return self.reject(failure.reason)
         if np.linalg.norm(forces, axis=1).max() > LARGEST_FORCE:
             return self.reject("force_too_large")
-        species = surface.numbers.astype("<u1")
         self.rows.append(
-            {
-                "row": _digest(species.tobytes() + positions.astype("<f8").tobytes()),
-                "group": _digest(group.encode()),
-                "split": split,
-                "smiles": self.smiles,
-                "molecule": self.molecule,
-                "frame": frame,
-                "species": species,
-                "positions": positions.ravel(),
-                "energy": energy,
-                "forces": forces.ravel(),
-            }
+            frame_row(self.molecule, self.smiles, frame, surface.numbers, positions, energy, forces, group, split)
         )
         return None
 
@@ -78,79 +65,128 @@ class Frames:
         self.rejected[reason] += count
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+def frame_row(
+    molecule: str,
+    smiles: str,
+    frame: int,
+    species: NDArray[Any],
+    positions: NDArray[np.float64],
+    energy: float,
+    forces: NDArray[np.float64],
+    group: str,
+    split: str | None,
+) -> dict[str, Any]:
+    """A row of a run: digests of content and group, and the frame itself, in eV and angstrom.
+
+    `group` is text that all frames share which must not straddle splits; with `split` None its hash decides.
+    """
+    numbers = species.astype("<u1")
+    return {
+        "row": _digest(numbers.tobytes() + positions.astype("<f8").tobytes()),
+        "group": _digest(group.encode()),
+        "split": split,
+        "smiles": smiles,
+        "molecule": molecule,
+        "frame": frame,
+        "species": numbers,
+        "positions": positions.ravel(),
+        "energy": energy,
+        "forces": forces.ravel(),
+    }
 
 
-def prepare_frames(
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+_RUN_SCHEMA = pa.schema(
+    [
+        ("row", DIGEST),
+        ("place", pa.int64()),
+        ("group", DIGEST),
+        ("split", pa.uint8()),
+        ("smiles", pa.string()),
+        ("molecule", pa.string()),
+        ("frame", pa.int32()),
+        ("species", pa.list_(pa.uint8())),
+        ("positions", pa.list_(pa.float64())),
+        ("energy", pa.float64()),
+        ("forces", pa.list_(pa.float64())),
+    ]
+)
+
+
+def write_frames(
+    path: Path, rows: Sequence[dict[str, Any]], places: Sequence[int], section: Mapping[str, Any], ledger: Ledger
+) -> None:
+    """Write the run of rows of frames; `places` are their numbers in the source."""
+    for row, place in zip(rows, places, strict=True):
+        split = row["split"] or split_of(row["group"].hex(), section["validation"], section["test"])
+        row |= {"split": ALL_SPLITS.index(split), "place": place}
+    ledger.rows_kept = len(rows)
+    write_run(path, pa.Table.from_pylist(list(rows), schema=_RUN_SCHEMA), ledger)
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """Tasks that one process works out: their numbers among all tasks, and what each makes."""
+
+    number: int
+    first: int
+    tasks: list[Any]
+    make: Callable[[Any], Frames]
+    section: Mapping[str, Any]
+    work: Path
+
+
+def _make_unit(unit: _Unit) -> Ledger:
+    """Make a unit's frames and write their run; its ledger."""
+    ledger = Ledger()
+    rows: list[dict[str, Any]] = []
+    places: list[int] = []
+    for number, task in enumerate(unit.tasks, unit.first):
+        frames = unit.make(task)
+        rows += frames.rows
+        places += [number * unit.section["frames_per_molecule"] + row["frame"] for row in frames.rows]
+        ledger.rejected += frames.rejected
+    ledger.rows_in = len(rows) + sum(ledger.rejected.values())
+    write_frames(run_path(unit.work, unit.number), rows, places, unit.section, ledger)
+    return ledger
+
+
+class _Units:
+    """The units of a chunk whose runs are missing; unit u is in chunk u modulo the number of chunks."""
+
+    def __init__(self, units: Sequence[_Unit], chunk: tuple[int, int]) -> None:
+        self.numbers = [unit.number for unit in units if unit.number % chunk[1] == chunk[0]]
+        self.total = len(units)
+        self.warnings: list[str] = []
+        self._units = units
+
+    def __iter__(self) -> Iterator[_Unit]:
+        for number in self.numbers:
+            if not run_path(self._units[number].work, number).exists():
+                yield self._units[number]
+
+
+def make_chunk(
     make: Callable[[Task], Frames],
     tasks: Sequence[Task],
-    section: dict[str, Any],
-    folder: Path,
+    tasks_per_unit: int,
+    section: Mapping[str, Any],
+    work: Path,
+    chunk: tuple[int, int],
     workers: int,
-    log: logging.Logger | None,
-    origin: dict[str, Any] | None = None,
+    marker: Path,
+    source: Mapping[str, Any],
 ) -> None:
-    """Run `make` for every task in `workers` processes, then write shards and manifest, the manifest last.
+    """Write the runs of every unit of tasks that belongs to a chunk, in `workers` processes, and the chunk's record.
 
-    `origin` is the record of the source of the molecules, where that is not the section itself.
-
-    Raises:
-        DataError: more rows than the section's `max_reject_share` are rejected, or two rows are one and the same.
+    Runs that are there already are kept. The runs are the same bytes for every number of workers and of chunks.
     """
-    from rich.console import Console
-    from rich.progress import track
-
-    log = log or logging.getLogger("chemscale.data")
-    rows: list[dict[str, Any]] = []
-    rejected: Counter[str] = Counter()
-    results = ordered_map(make, tasks, workers)
-    for frames in track(results, section["kind"], len(tasks), console=Console(stderr=True), transient=True):
-        rows += frames.rows
-        rejected += frames.rejected
-        reasons = "".join(f", {count} {reason}" for reason, count in sorted(frames.rejected.items()))
-        log.info("%s: %d frames%s", frames.molecule, len(frames.rows), reasons)
-    for row in rows:
-        row["split"] = row["split"] or split_of(row["group"], section["validation"], section["test"])
-    _check(section, rows, rejected)
-    # only now: the parent process needs no quantum chemistry before
-    from chemscale.data.xtb import source_record
-
-    settings = {key: value for key, value in section.items() if key != "workers"}
-    write_manifest(
-        folder,
-        name=folder.name,
-        domain="potentials",
-        source=source_record() | ({"molecules": origin} if origin else {}),
-        settings=settings,
-        shards=write_shards(folder, rows, FRAMES_SCHEMA, section["rows_per_shard"]),
-        rejected=rejected,
-        tokenizer_digest=None,
-    )
-
-
-def _check(section: dict[str, Any], rows: list[dict[str, Any]], rejected: Counter[str]) -> None:
-    """Refuse frames of which too many were rejected, or that repeat: their splits and subsets would mean nothing."""
-    lost, total = sum(rejected.values()), len(rows) + sum(rejected.values())
-    if lost > section["max_reject_share"] * total or not rows:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.most_common())
-        raise DataError(
-            f"{section['kind']}: at most {section['max_reject_share']:.1%} of {total:,} frames rejected",
-            f"{lost:,} ({reasons})",
-            "lower the temperature, choose other molecules, or raise max_reject_share",
-        )
-    found = {row["split"] for row in rows}
-    wanted = ["train", *(split for split in ("validation", "test") if section[split] > 0)]
-    if empty := [split for split in wanted if split not in found]:
-        raise DataError(
-            f"{section['kind']}: frames in {', '.join(wanted)}",
-            f"none in {' and '.join(empty)}",
-            "use more molecules or larger shares: the hash of a molecule's constitution gives its split",
-        )
-    distinct = len({row["row"] for row in rows})
-    if distinct < len(rows):
-        raise DataError(
-            f"{section['kind']}: {len(rows):,} different frames",
-            f"{distinct:,}",
-            "give every molecule once, under one name",
-        )
+    units = [
+        _Unit(number, first, list(tasks[first : first + tasks_per_unit]), make, section, work)
+        for number, first in enumerate(range(0, len(tasks), tasks_per_unit))
+    ]
+    chosen = _Units(units, chunk)
+    finish_chunk(marker, work, chosen, ordered_map(_make_unit, chosen, workers), section["kind"], source)

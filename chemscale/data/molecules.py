@@ -1,37 +1,54 @@
 """From raw SMILES to canonical molecules with SELFIES and the digest of their constitution; every reject is counted.
 
 Policies, by config: stereo is kept or stripped, salts and mixtures are kept whole or cut to their largest fragment.
-Rows that state the same canonical SMILES are one molecule; the later ones are counted as duplicates.
+The stage works in chunks that any machine may take, in units of 10,000 rows: a unit's molecules are one sorted run on
+disk (`chemscale.data.runs`), and an interrupted chunk goes on after its last whole run.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections import Counter
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from chemscale.data import sources
-from chemscale.data.pool import ordered_map
-from chemscale.data.tokenizer import symbols
-from chemscale.errors import DataError
-from chemscale.io import write_json, write_parquet
+from chemscale.data.pool import begin_item, end_items, ordered_map
+from chemscale.data.runs import DIGEST, Ledger, finish_chunk, run_path, work_folder, write_run
+from chemscale.data.scaffolds import scaffold
+from chemscale.data.selfies_encoder import encode
+from chemscale.data.subsets import SPLITS, split_of
+from chemscale.data.tokenizer import Tokenizer, symbols
+from chemscale.io import read_json
 
-# The SELFIES encoder is known to hang on extreme input; these limits don't depend on a machine's speed.
+UNIT_ROWS = 10_000
+# What costs without bound is met by limits that don't depend on a machine's speed: length, rings and nested branches.
+# The largest of 71,330 compounds of PubChem's named ones have 1,200 characters and 42 rings.
 _MAX_CHARACTERS = 2000
 _MAX_RINGS = 60
-_CHUNK = 1000
-# Rejects that say nothing against the source: the molecule is kept once
-_DUPLICATE = "duplicate"
+_MAX_DEPTH = 50
+# The last resort, in seconds of processor time: the slowest of the same compounds takes 0.05
+ROW_SECONDS = 60.0
+OVER_LIMIT = "over_time_limit"
+_BRACKETS = re.compile(r"\[[^\]]*\]")
+_RING_NUMBER = re.compile(r"%\d\d|\d")
+_ATOM_MAP = re.compile(r":\d+\]")
+# a canonical SMILES that says more than its constitution: stereo, fragments, isotopes, charges, explicit hydrogen atoms
+_MORE_THAN_CONSTITUTION = re.compile(r"[@/\\.]|\[(?:\d|H\]|[^\]]*[+-])")
 
 
 def row_digest(text: str) -> str:
     """The digest of a row or a group by its text: 32 hex digits."""
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return _digest(text).hex()
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
 
 @cache
@@ -42,8 +59,18 @@ def _quiet() -> None:
     rdBase.DisableLog("rdApp.*")
 
 
-def convert(smiles: str | None, section: Mapping[str, Any]) -> tuple[str, str, str] | str:
-    """A molecule's canonical SMILES, its SELFIES and its constitution, or the reason why it is rejected.
+@dataclass(frozen=True)
+class Converted:
+    """A molecule: canonical SMILES, SELFIES, the constitution of its parent, and its scaffold where asked for."""
+
+    smiles: str
+    selfies: str
+    constitution: str
+    scaffold: str | None = None
+
+
+def convert(smiles: str | None, section: Mapping[str, Any]) -> Converted | str:
+    """The molecule of a row, or the reason why the row is rejected.
 
     None stands for a row of the source that could not be read.
 
@@ -59,8 +86,8 @@ def convert(smiles: str | None, section: Mapping[str, Any]) -> tuple[str, str, s
         return "unreadable_row"
     if not smiles:
         return "empty"
-    if len(smiles) > _MAX_CHARACTERS:
-        return "too_many_characters"
+    if limit := _beyond_limits(smiles):
+        return limit
     # RDKit's parser takes such a text up to the first character that it doesn't know
     if not smiles.isascii():
         return "unparsable"
@@ -71,22 +98,48 @@ def convert(smiles: str | None, section: Mapping[str, Any]) -> tuple[str, str, s
         return "empty"
     if molecule.GetRingInfo().NumRings() > _MAX_RINGS:
         return "too_many_rings"
-    for atom in molecule.GetAtoms():
-        atom.SetAtomMapNum(0)  # a label of a reaction's bookkeeping, not of the molecule
-    fragments = list(Chem.GetMolFrags(molecule, asMols=True)) if "." in smiles else [molecule]
-    largest = _largest(fragments) if len(fragments) > 1 else molecule
+    if ":" in smiles and _ATOM_MAP.search(smiles):
+        for atom in molecule.GetAtoms():
+            atom.SetAtomMapNum(0)  # a label of a reaction's bookkeeping, not of the molecule
+    largest = molecule
+    if "." in smiles:
+        fragments = Chem.GetMolFrags(molecule, asMols=True)
+        largest = _largest(list(fragments)) if len(fragments) > 1 else molecule
     if section["fragments"] == "largest":
         molecule = largest
     canonical = Chem.MolToSmiles(molecule, isomericSmiles=section["stereo"] == "keep")
     try:
-        encoded = selfies.encoder(canonical)
+        encoded = encode(canonical)
     except selfies.EncoderError:
         return "no_selfies"
     if not encoded:
         return "no_selfies"
     if len(symbols(encoded)) > section["max_symbols"]:
         return "too_long"
-    return canonical, encoded, _constitution(largest)
+    # where the text says no more than the constitution, it is the constitution
+    constitution = _constitution(largest) if _MORE_THAN_CONSTITUTION.search(canonical) else canonical
+    return Converted(canonical, encoded, constitution, scaffold(constitution) if wants_scaffolds(section) else None)
+
+
+def wants_scaffolds(section: Mapping[str, Any]) -> bool:
+    """Whether a data section asks for scaffolds."""
+    return bool(section["scaffolds"] or section["split_by"] == "scaffold")
+
+
+def _beyond_limits(smiles: str) -> str | None:
+    """The reason why a text is not even parsed; short ones cannot hold that much."""
+    if len(smiles) > _MAX_CHARACTERS:
+        return "too_many_characters"
+    if len(smiles) > _MAX_DEPTH:
+        bare = _BRACKETS.sub("", smiles)
+        if len(_RING_NUMBER.findall(bare)) > 2 * _MAX_RINGS:
+            return "too_many_rings"
+        depth = 0
+        for character in bare if bare.count("(") > _MAX_DEPTH else "":
+            depth += (character == "(") - (character == ")")
+            if depth > _MAX_DEPTH:
+                return "too_many_branches"
+    return None
 
 
 def _constitution(fragment: Any) -> str:
@@ -103,7 +156,7 @@ def _constitution(fragment: Any) -> str:
     if any(atom.GetFormalCharge() for atom in parent.GetAtoms()):
         # force: also where a charge that no proton can balance, a quaternary nitrogen's, stays behind
         parent = Uncharger(force=True).uncharge(parent)
-    return Chem.MolToSmiles(parent, isomericSmiles=False)
+    return str(Chem.MolToSmiles(parent, isomericSmiles=False))
 
 
 def _largest(fragments: list[Any]) -> Any:
@@ -119,12 +172,68 @@ def _largest(fragments: list[Any]) -> Any:
     )
 
 
-def _convert_chunk(task: tuple[list[str | None], Mapping[str, Any]]) -> list[tuple[str, str, str] | str]:
-    chunk, section = task
-    return [_convert_row(smiles, section) for smiles in chunk]
+@dataclass(frozen=True)
+class _Unit:
+    """Rows of the source that one process takes: their number in the source and what to leave out."""
+
+    number: int
+    first: int
+    rows: list[str | None]
+    section: Mapping[str, Any]
+    work: Path
+    over_limit: frozenset[str]
 
 
-def _convert_row(smiles: str | None, section: Mapping[str, Any]) -> tuple[str, str, str] | str:
+def _convert_unit(unit: _Unit) -> Ledger:
+    """Convert a unit's rows and write their run; its ledger."""
+    import pyarrow as pa
+
+    section = unit.section
+    known = _pinned_symbols(section["vocabulary"]) if section["unknown_symbols"] == "reject" else None
+    ledger = Ledger(rows_in=len(unit.rows))
+    kept: list[Converted] = []
+    places: list[int] = []
+    for index, smiles in enumerate(unit.rows):
+        if unit.over_limit and smiles is not None and (digest := row_digest(smiles)) in unit.over_limit:
+            ledger.rejected[OVER_LIMIT] += 1
+            ledger.over_limit.append(digest)
+            continue
+        begin_item(index, ROW_SECONDS)
+        result = _convert_row(smiles, section)
+        if isinstance(result, Converted) and known is not None and not known.issuperset(symbols(result.selfies)):
+            result = "outside_vocabulary"
+        if isinstance(result, str):
+            ledger.rejected[result] += 1
+        else:
+            kept.append(result)
+            places.append(unit.first + index)
+    end_items()
+    groups = [_digest(molecule.constitution) for molecule in kept]
+    if section["split_by"] == "scaffold":
+        # a molecule without rings has no scaffold: its constitution stands for it
+        groups = [_digest(molecule.scaffold or molecule.constitution) for molecule in kept]
+    splits = [SPLITS.index(split_of(group.hex(), section["validation"], section["test"])) for group in groups]
+    columns = {
+        "row": pa.array([_digest(molecule.smiles) for molecule in kept], DIGEST),
+        "place": pa.array(places, pa.int64()),
+        "group": pa.array(groups, DIGEST),
+        "split": pa.array(splits, pa.uint8()),
+        "smiles": pa.array([molecule.smiles for molecule in kept], pa.string()),
+        "selfies": pa.array([molecule.selfies for molecule in kept], pa.string()),
+    }
+    if wants_scaffolds(section):
+        columns["scaffold"] = pa.array([molecule.scaffold for molecule in kept], pa.string())
+    ledger.rows_kept = len(kept)
+    write_run(run_path(unit.work, unit.number), pa.table(columns), ledger)
+    return ledger
+
+
+@cache
+def _pinned_symbols(path: str) -> frozenset[str]:
+    return frozenset(Tokenizer.load(Path(path)).vocabulary)
+
+
+def _convert_row(smiles: str | None, section: Mapping[str, Any]) -> Converted | str:
     try:
         return convert(smiles, section)
     except Exception:
@@ -133,66 +242,71 @@ def _convert_row(smiles: str | None, section: Mapping[str, Any]) -> tuple[str, s
         return "not_convertible"
 
 
-def prepare(section: Mapping[str, Any], folder: Path) -> None:
-    """Write `molecules.parquet` (smiles, selfies, row, group) and its ledger `molecules.json`, the ledger last.
+def prepare(
+    section: Mapping[str, Any],
+    folder: Path,
+    located: Mapping[str, Any],
+    code: str,
+    chunk: tuple[int, int],
+    workers: int,
+    marker: Path,
+) -> None:
+    """Write the runs of every unit of a chunk, and its record, `marker`; unit u is in chunk u modulo their number.
 
-    The same source and section give the same bytes for every number of workers.
+    Runs that are there already are kept. The runs are the same bytes for every number of workers and of chunks. Rows
+    that an earlier manifest of the folder names as beyond the time limit are rejected without a try, so that a faster
+    machine makes the same data.
+
+    Args:
+        section: the resolved data section.
+        folder: the data folder.
+        located: the source, as `chemscale.data.sources.locate` found it.
+        code: the digest of the code that decides the rows.
+        chunk: the chunk's number from 0, and the number of chunks.
+        workers: processes.
+        marker: the JSON file that says that the chunk is done.
 
     Raises:
-        DataError: more than the share `max_reject_share` is rejected (duplicates don't count), or none is left.
+        DataError: the source is not what it should be.
     """
-    import pyarrow as pa
-    from rich.console import Console
-    from rich.progress import track
-
     log = logging.getLogger("chemscale.data")
-    chunks = list(_chunks(sources.read(section)))
-    tasks = [(chunk, section) for chunk in chunks]
-    rejected: Counter[str] = Counter()
-    kept: dict[str, tuple[str, str]] = {}
-    results = ordered_map(_convert_chunk, tasks, section["workers"])
-    for converted in track(results, "molecules", len(tasks), console=Console(stderr=True), transient=True):
-        for result in converted:
-            if isinstance(result, str):
-                rejected[result] += 1
-            elif result[0] in kept:
-                rejected[_DUPLICATE] += 1
-            else:
-                kept[result[0]] = (result[1], row_digest(result[2]))
-    total = len(kept) + sum(rejected.values())
-    log.info("%d of %d molecules kept; rejected: %s", len(kept), total, dict(rejected))
-    _check(section, total, rejected)
-    table = pa.table(
-        {
-            "smiles": list(kept),
-            "selfies": [selfies for selfies, _ in kept.values()],
-            "row": [row_digest(smiles) for smiles in kept],
-            "group": [group for _, group in kept.values()],
-        }
-    )
-    write_parquet(folder / "molecules.parquet", table)
-    write_json(
-        folder / "molecules.json",
-        {
-            "rows_in": total,
-            "rows_kept": len(kept),
-            "rejected": dict(sorted(rejected.items())),
-            "source": sources.record(section),
-        },
-    )
+    work = work_folder(folder, section, located["record"], code)
+    earlier = folder / "manifest.json"
+    slow = set(read_json(earlier).get("over_time_limit", [])) if earlier.exists() else set()
+
+    def retry(unit: _Unit, item: int) -> _Unit:
+        smiles = unit.rows[item]
+        assert smiles is not None, "nothing is computed of a row that could not be read"
+        log.warning("row %d took more than %g s and is rejected: %r", unit.first + item, ROW_SECONDS, smiles)
+        slow.add(row_digest(smiles))
+        return replace(unit, over_limit=frozenset(slow))
+
+    units = _Units(section, located, work, chunk, frozenset(slow))
+    finish_chunk(marker, work, units, ordered_map(_convert_unit, units, workers, retry), "molecules", located["record"])
 
 
-def _chunks(rows: Iterator[str | None]) -> Iterator[list[str | None]]:
-    while chunk := list(islice(rows, _CHUNK)):
-        yield chunk
+class _Units:
+    """The units of a chunk whose runs are missing, as a stream; afterwards, how many units the whole source has."""
 
+    def __init__(
+        self,
+        section: Mapping[str, Any],
+        located: Mapping[str, Any],
+        work: Path,
+        chunk: tuple[int, int],
+        over_limit: frozenset[str],
+    ) -> None:
+        self._section, self._located, self._work, self._over_limit = section, located, work, over_limit
+        self._chunk, self._chunks = chunk
+        self.numbers: list[int] = []
+        self.total = 0
+        self.warnings: list[str] = []
 
-def _check(section: Mapping[str, Any], total: int, rejected: Counter[str]) -> None:
-    lost = sum(count for reason, count in rejected.items() if reason != _DUPLICATE)
-    if lost > section["max_reject_share"] * total or lost == total:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in rejected.most_common() if reason != _DUPLICATE)
-        raise DataError(
-            f"molecules: at most {section['max_reject_share']:.1%} of {total:,} rows rejected",
-            f"{lost:,} ({reasons})",
-            "mend the source, or raise max_reject_share",
-        )
+    def __iter__(self) -> Iterator[_Unit]:
+        rows = sources.read(self._located)
+        while unit := list(islice(rows, UNIT_ROWS)):
+            number, self.total = self.total, self.total + 1
+            if number % self._chunks == self._chunk:
+                self.numbers.append(number)
+                if not run_path(self._work, number).exists():
+                    yield _Unit(number, number * UNIT_ROWS, unit, self._section, self._work, self._over_limit)

@@ -1,32 +1,217 @@
-"""What a study keeps of its data, so that an audit needs no more: manifest, vocabulary, rows with their splits."""
+"""What a study keeps of its data, so that an audit needs no more: manifest, vocabulary, rows with splits, passport.
+
+The passport says what was trained on: the snapshot, every row's fate, the overlap of splits, lengths, elements and the
+size of every subset that the study draws.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import re
 import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from chemscale.data.shards import read_columns, read_manifest
-from chemscale.io import atomic_path, write_parquet
+from chemscale.data.manifest import AMOUNTS, read_manifest
+from chemscale.data.shards import stream
+from chemscale.data.subsets import ALL_SPLITS, SPLITS, GroupCounts, count_groups, key_words, subset_keys
+from chemscale.data.tokenizer import Tokenizer
+from chemscale.families import LANGUAGE
+from chemscale.io import atomic_path, write_json
+
+PASSPORT_VERSION = 1
+# an atom of a SMILES: within brackets after its isotope, or of the organic subset
+_ATOMS = re.compile(r"\[\d*([A-Za-z][a-z]?)|(Cl|Br|[BCNOSPFIbcnosp])")
+_AROMATIC = {"se", "as", "te", "si", "al"}
 
 
-def write_study_data(study_root: Path, folder: Path, name: str) -> None:
-    """Copy a data folder's manifest and vocabulary to `data/NAME/` of a study, and write `rows.parquet` there.
+def prepare(study_root: Path, folder: Path, name: str, draws: Sequence[tuple[int, int]]) -> None:
+    """Write `data/NAME/` of a study from a data folder: the passport last.
 
-    `rows.parquet` has a row per kept row: row, group, split, length (tokens, or atoms of a frame), and for frames their
-    number among all attempts of their molecule.
+    `rows.parquet` has a row per kept row: row, group, split, length (tokens, or atoms of a frame), for frames their
+    number among all attempts of their molecule, and the digest of the scaffold where scaffolds were computed.
+
+    Args:
+        study_root: the study's folder.
+        folder: the data folder.
+        name: the config's name of the data set.
+        draws: (seed, num_samples) of every subset that the study draws from it.
     """
     target = study_root / "data" / name
     manifest = read_manifest(folder)
-    language = manifest["domain"] == "language"
-    sized = "tokens" if language else "species"
-    table = read_columns(folder, ["row", "group", "split", sized] + ([] if language else ["frame"]))
-    rows = table.set_column(3, "length", pc.list_value_length(table[sized]).cast(pa.int64()))
+    language = manifest["domain"] == LANGUAGE
     if language:
         with atomic_path(target / "tokenizer.json") as temporary:
             shutil.copyfile(folder / "tokenizer.json", temporary)
-    write_parquet(target / "rows.parquet", rows, {"length": "tokens" if language else "atoms"})
+        for file, content in Tokenizer.load(folder / "tokenizer.json").hugging_face_files().items():
+            write_json(target / "tokenizer" / file, content)
+    elements: dict[str, Counter[str]] = {split: Counter() for split in manifest["splits"]}
+    with atomic_path(target / "rows.parquet") as temporary:
+        _write_rows(temporary, folder, language, elements)
     with atomic_path(target / "manifest.json") as temporary:
         shutil.copyfile(folder / "manifest.json", temporary)
+    counts = {split: dict(sorted(found.items())) for split, found in elements.items()}
+    write_json(target / "passport.json", passport_of(name, manifest, target / "rows.parquet", draws, counts))
+
+
+def passport_of(
+    name: str,
+    manifest: Mapping[str, Any],
+    rows: Path,
+    draws: Sequence[tuple[int, int]],
+    elements: Mapping[str, Mapping[str, int]],
+) -> dict[str, Any]:
+    """The passport of a data set, by its manifest and `rows.parquet`; these do not say what `elements` does."""
+    return {
+        "schema_version": PASSPORT_VERSION,
+        "name": name,
+        "source": manifest["source"],
+        "data_digest": manifest["digest"],
+        "tokenizer_digest": manifest["tokenizer_digest"],
+        "rows_in": manifest["rows_in"],
+        "rows_kept": manifest["rows_kept"],
+        "rejected": manifest["rejected"],
+        "duplicates": manifest["rejected"].get("duplicate", 0),
+        "over_time_limit": manifest["over_time_limit"],
+        "warnings": manifest["warnings"],
+        "unknown_tokens": manifest.get("unknown_tokens"),
+        "amount": AMOUNTS[manifest["domain"]],
+        "splits": manifest["splits"],
+        "overlaps": measure_overlaps(rows),
+        "lengths": measure_lengths(rows),
+        "elements": elements,
+        "subsets": measure_subsets(rows, manifest["name"], draws),
+    }
+
+
+def _write_rows(path: Path, folder: Path, language: bool, elements: dict[str, Counter[str]]) -> None:
+    """Write `rows.parquet`, and count the elements of every split on the way."""
+    sized = "tokens" if language else "species"
+    with pq.ParquetFile(folder / read_manifest(folder)["shards"][0]["file"]) as first:
+        extra = [column for column in ("frame", "scaffold") if column in first.schema_arrow.names]
+    read = ["row", "group", "split", sized, *extra] + (["smiles"] if language else [])
+    writer = None
+    for table in stream(folder, read):
+        length = pc.list_value_length(table[sized]).cast(pa.int64())
+        rows = table.select(["row", "group", "split"]).append_column(
+            pa.field("length", pa.int64(), metadata={"unit": "tokens" if language else "atoms"}), length
+        )
+        for column in extra:
+            values = table[column]
+            if column == "scaffold":
+                values = pa.array([_scaffold_digest(text) for text in values.to_pylist()], pa.string())
+            rows = rows.append_column(column, values)
+        rows = rows.replace_schema_metadata()
+        writer = writer or pq.ParquetWriter(path, rows.schema, compression="zstd")
+        writer.write_table(rows)
+        splits = np.array(table["split"].to_pylist())
+        for split in np.unique(splits):
+            mine = pa.array(splits == split)
+            part = table.filter(mine)
+            elements[split].update(
+                count_elements(part["smiles"].to_pylist())
+                if language
+                else _species(part["species"].combine_chunks().flatten().to_numpy())
+            )
+    assert writer is not None, "a data folder has rows"
+    writer.close()
+
+
+def _scaffold_digest(scaffold: str) -> str:
+    return hashlib.blake2b(scaffold.encode(), digest_size=16).hexdigest()
+
+
+def count_elements(smiles: Sequence[str]) -> dict[str, int]:
+    """How many atoms of each element molecules have, hydrogen only where the SMILES states it as an atom."""
+    found: Counter[str] = Counter(bracket or bare for bracket, bare in _ATOMS.findall("\n".join(smiles)))
+    counts: Counter[str] = Counter()
+    for text, count in found.items():
+        # "[nH]" is nitrogen with a hydrogen, "[se]" selenium
+        symbol = text if text in _AROMATIC or text[0].isupper() else text[0]
+        counts[symbol.capitalize()] += count
+    return dict(counts)
+
+
+def _species(numbers: np.ndarray[Any, np.dtype[np.uint8]]) -> dict[str, int]:
+    from ase.data import chemical_symbols
+
+    counts = np.bincount(numbers)
+    return {chemical_symbols[number]: int(counts[number]) for number in np.flatnonzero(counts)}
+
+
+def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(path) as file:
+        yield from file.iter_batches(columns=columns, batch_size=100_000)
+
+
+def _codes(split: pa.Array) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.array([ALL_SPLITS.index(name) for name in split.to_pylist()], np.uint8)
+
+
+def measure_lengths(rows: Path) -> dict[str, list[list[int]]]:
+    """How many rows of each length every split has, by `rows.parquet`: [length, rows], in order."""
+    found: dict[str, Counter[int]] = {}
+    for batch in _batches(rows, ["split", "length"]):
+        splits = np.array(batch["split"].to_pylist())
+        lengths = batch["length"].to_numpy()
+        for split in np.unique(splits).tolist():
+            values, counts = np.unique(lengths[splits == split], return_counts=True)
+            found.setdefault(split, Counter()).update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+    return {split: [list(pair) for pair in sorted(counts.items())] for split, counts in found.items()}
+
+
+def group_counts(rows: Path, column: str = "group") -> GroupCounts:
+    """How many distinct groups (or other digests) each split has and each pair shares, by `rows.parquet`."""
+    with pq.ParquetFile(rows) as file:
+        total = file.metadata.num_rows
+
+    def parts() -> Iterator[tuple[Any, Any]]:
+        for batch in _batches(rows, [column, "split"]):
+            yield key_words(batch[column].to_pylist()), _codes(batch["split"])
+
+    return count_groups(parts, total)
+
+
+def measure_overlaps(rows: Path) -> list[dict[str, Any]]:
+    """What every pair of train, validation and test has in common, by `rows.parquet`: rows, groups, scaffolds.
+
+    `scaffolds` is null where none were computed. Digests are told apart by their first 64 bits.
+    """
+    with pq.ParquetFile(rows) as file:
+        known = file.schema_arrow.names
+    by_row, by_group = group_counts(rows, "row"), group_counts(rows)
+    by_scaffold = group_counts(rows, "scaffold") if "scaffold" in known else None
+    return [
+        {
+            "splits": [one, other],
+            "rows": by_row.common[one, other],
+            "groups": by_group.common[one, other],
+            "scaffolds": None if by_scaffold is None else by_scaffold.common[one, other],
+        }
+        for one, other in itertools.combinations(SPLITS, 2)
+    ]
+
+
+def measure_subsets(rows: Path, key: str, draws: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+    """Rows, amount and digest of every subset that a study draws, by `rows.parquet`; in memory, the training keys."""
+    found = []
+    for seed, wanted in itertools.groupby(sorted(draws), key=lambda draw: draw[0]):
+        keys, lengths = [], []
+        for batch in _batches(rows, ["row", "split", "length"]):
+            mine = batch.filter(pc.equal(batch["split"], "train"))
+            keys.append(subset_keys(mine["row"].to_pylist(), key, seed))
+            lengths.append(mine["length"].to_numpy())
+        order = np.argsort(np.concatenate(keys), kind="stable")
+        length = np.concatenate(lengths)
+        for _, num_samples in wanted:
+            amount = int(length[order[:num_samples]].sum())
+            found.append({"seed": seed, "num_samples": num_samples, "length": amount})
+    return found

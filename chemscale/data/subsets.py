@@ -6,7 +6,10 @@ The standard library and numpy suffice, so that a compute node and the audit sha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import itertools
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from numpy.typing import NDArray
 from chemscale.errors import DataError
 
 SPLITS = ("train", "validation", "test")
+# with the frames between two splits of a trajectory, which belong to none
+ALL_SPLITS = (*SPLITS, "gap")
 _SPLIT_KEY = b"chemscale-split"
 MAX_CLUSTERS = 1024
 
@@ -32,8 +37,8 @@ def split_of(group: str, validation: float, test: float) -> str:
     return "validation" if place < test + validation else "train"
 
 
-def time_splits(section: Mapping[str, Any]) -> list[tuple[int, str]]:
-    """Block and split of every saved frame of a trajectory, in order of time.
+def time_splits(section: Mapping[str, Any], frames: int) -> list[tuple[int, str]]:
+    """Block and split of every one of a trajectory's saved `frames`, in order of time.
 
     The frames are cut into `blocks` contiguous blocks of equal length, up to one frame. The last blocks are test, those
     before them validation, all others train; a share above 0 gets its rounded number of blocks, at least one. Where two
@@ -43,7 +48,7 @@ def time_splits(section: Mapping[str, Any]) -> list[tuple[int, str]]:
     Raises:
         DataError: a split with a share above 0 would have no frame.
     """
-    frames, blocks, gap = section["frames_per_molecule"], section["blocks"], section["gap_frames"]
+    blocks, gap = section["blocks"], section["gap_frames"]
     shares = {name: section[name] for name in ("validation", "test")}
     number = {name: max(1, round(share * blocks)) if share > 0 else 0 for name, share in shares.items()}
     number["train"] = blocks - sum(number.values())
@@ -61,71 +66,175 @@ def time_splits(section: Mapping[str, Any]) -> list[tuple[int, str]]:
         raise DataError(
             f"trajectories: {frames} frames in {blocks} blocks with gaps of {gap}",
             f"no frame left for {' and '.join(missing)}",
-            "raise frames_per_molecule or blocks, or lower gap_frames or the shares of validation and test",
+            "use more frames, raise blocks, or lower gap_frames or the shares of validation and test",
         )
     return list(zip(block_of, found, strict=True))
 
 
-def clusters_of(groups: Sequence[str]) -> list[str]:
-    """The test cluster of each row, from its split group: what is resampled together.
+def cluster_of(group: str, many: bool) -> str:
+    """The test cluster of a row, from its split group: what is resampled together.
 
-    A cluster is a group (a molecule's constitution, or a block of time); where there are more than 1,024 of them,
-    groups are joined in 1,024 blocks by a hash of the group.
+    A cluster is a group (a molecule's constitution, or a block of time); where the test split has `many` of them (more
+    than 1,024), groups are joined in 1,024 blocks by a hash of the group.
     """
-    if len(set(groups)) <= MAX_CLUSTERS:
-        return list(groups)
-    return [f"block-{_block(group):04d}" for group in groups]
-
-
-def _block(group: str) -> int:
+    if not many:
+        return group
     key = hashlib.blake2b(group.encode(), digest_size=8, key=b"chemscale-cluster").digest()
-    return int.from_bytes(key, "big") % MAX_CLUSTERS
+    return f"block-{int.from_bytes(key, 'big') % MAX_CLUSTERS:04d}"
 
 
-def rows_digest(rows: Sequence[str]) -> str:
-    """The digest of a set of rows: sha256 over their sorted digests, whatever their order."""
-    return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
+class RowsDigest:
+    """The digest of a set of rows: sha256 over their digests in sorted order, fed in that order part by part."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self.rows = 0
+
+    def add(self, rows: Sequence[str]) -> None:
+        """Add rows' digests, all of which come after those before."""
+        if len(rows):
+            self._hash.update((("\n" if self.rows else "") + "\n".join(rows)).encode())
+            self.rows += len(rows)
+
+    def hexdigest(self) -> str:
+        """The digest of all rows so far."""
+        return self._hash.hexdigest()
 
 
-def subset_order(rows: Sequence[str], dataset: str, seed: int) -> NDArray[np.int64]:
-    """The positions of `rows` in the order of a keyed hash (key: dataset and seed); ties, by the digest itself.
+def rows_digest(rows: Iterable[str]) -> str:
+    """The digest of a set of rows, whatever their order."""
+    digest = RowsDigest()
+    digest.add(sorted(rows))
+    return digest.hexdigest()
 
-    The first n of them are the subset of n rows: subsets of one seed are nested, those of two seeds are drawn anew.
+
+@dataclass(frozen=True)
+class GroupCounts:
+    """How many distinct groups each split has, and how many each pair of splits has in common."""
+
+    groups: dict[str, int]
+    common: dict[tuple[str, str], int]
+
+
+# groups that are counted in one go: some tens of megabytes
+_COUNTED_GROUPS = 2_000_000
+
+
+def count_groups(parts: Callable[[], Iterable[tuple[NDArray[np.uint64], NDArray[np.uint8]]]], rows: int) -> GroupCounts:
+    """Count the distinct groups of splits in bounded memory, in as many passes as so many rows need.
+
+    Args:
+        parts: gives, each time it is called, the stream of all rows: the first 64 bits of the digests of their groups,
+            and their splits' places in `ALL_SPLITS`.
+        rows: the number of rows.
     """
+    passes = max(1, -(-rows // _COUNTED_GROUPS))
+    groups = dict.fromkeys(ALL_SPLITS, 0)
+    common = dict.fromkeys(itertools.combinations(ALL_SPLITS, 2), 0)
+    for number in range(passes):
+        found: dict[str, list[NDArray[np.uint64]]] = {split: [] for split in ALL_SPLITS}
+        for keys, splits in parts():
+            mine = keys % np.uint64(passes) == number
+            for code, split in enumerate(ALL_SPLITS):
+                found[split].append(np.unique(keys[mine & (splits == code)]))
+        distinct = {split: np.unique(np.concatenate(members)) for split, members in found.items()}
+        for split, members in distinct.items():
+            groups[split] += len(members)
+        for one, other in common:
+            common[one, other] += len(np.intersect1d(distinct[one], distinct[other], assume_unique=True))
+    return GroupCounts(groups, common)
+
+
+def key_words(digests: Sequence[str]) -> NDArray[np.uint64]:
+    """The first 64 bits of digests of 32 hex digits, as numbers."""
+    raw = np.frombuffer(bytes.fromhex("".join(digests)), dtype=">u8")
+    return raw[::2].astype(np.uint64)
+
+
+def subset_keys(rows: Sequence[str], dataset: str, seed: int) -> NDArray[np.uint64]:
+    """The keyed hash of each row (key: dataset and seed), of which a subset takes the smallest."""
     key = hashlib.blake2b(f"{dataset}|{seed}".encode(), digest_size=32).digest()
-    hashed = [hashlib.blake2b(row.encode(), digest_size=16, key=key).digest() for row in rows]
-    return np.array(sorted(range(len(rows)), key=lambda index: (hashed[index], rows[index])), dtype=np.int64)
+    blake2b = hashlib.blake2b
+    hashed = b"".join(blake2b(row.encode(), digest_size=8, key=key).digest() for row in rows)
+    return np.frombuffer(hashed, dtype=">u8").astype(np.uint64)
 
 
-def subset_rows(rows: Sequence[str], dataset: str, seed: int, num_samples: int) -> list[str]:
-    """The digests of the first `num_samples` training rows in the order of the keyed hash.
+def subset_index(keys: NDArray[np.uint64], num_samples: int) -> NDArray[np.int64]:
+    """The places of the `num_samples` smallest keys, in the order of the rows; of equal keys the first ones.
 
-    Raises:
-        DataError: there are fewer training rows than asked for.
+    So subsets of one seed are nested, those of two seeds are drawn anew, and none depends on the order of rows.
     """
-    if num_samples > len(rows):
-        raise DataError(
-            f"a subset of {num_samples} rows of {dataset}",
-            f"{len(rows)} training rows that were kept",
-            "ask for a smaller subset or for more data",
-        )
-    return [rows[index] for index in subset_order(rows, dataset, seed)[:num_samples]]
+    return np.sort(np.argsort(keys, kind="stable")[:num_samples])
 
 
 def prepare(folder: Path, key: str, seed: int, num_samples: int) -> None:
-    """Write `subsets/seed{seed}.parquet` of a data folder: the first `num_samples` training rows, in order.
+    """Write `subsets/seed{seed}/n{num_samples}.parquet` of a data folder: the places of a subset's rows in the shards.
+
+    The keys go through a temporary file: memory does not grow with the number of rows. The file's metadata name the
+    data set, the digest of the data and that of the subset's rows. Another subset is another file.
 
     Raises:
         DataError: there are fewer training rows than asked for.
     """
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    from chemscale.data.shards import read_columns
-    from chemscale.io import write_parquet
+    from chemscale.data.manifest import read_manifest
+    from chemscale.data.shards import stream
+    from chemscale.io import atomic_path
 
-    table = read_columns(folder, ["row", "split"])
-    training = [
-        row for row, split in zip(table["row"].to_pylist(), table["split"].to_pylist(), strict=True) if split == "train"
-    ]
-    chosen = subset_rows(training, key, seed, num_samples)
-    write_parquet(folder / "subsets" / f"seed{seed}.parquet", pa.table({"row": chosen}), {"dataset": key})
+    manifest = read_manifest(folder)
+    training = manifest["splits"]["train"]["rows"]
+    if num_samples > training:
+        raise DataError(
+            f"a subset of {num_samples:,} rows of {key}",
+            f"{training:,} training rows that were kept",
+            "ask for a smaller subset or for more data",
+        )
+
+    def rows() -> Iterator[tuple[NDArray[np.int64], Any]]:
+        """Training rows, a part at a time: the place of each in the shards, and its digest."""
+        first = 0
+        for table in stream(folder, ["row", "split"]):
+            mine = np.flatnonzero(np.array(table["split"].to_pylist()) == "train")
+            yield first + mine, np.array(table["row"].to_pylist(), object)[mine]
+            first += table.num_rows
+
+    with tempfile.TemporaryFile() as keys_file:
+        # the last key that is taken lies in the bucket (first 16 bits) in which the count passes num_samples
+        counts = np.zeros(2**16, np.int64)
+        for _, part in rows():
+            keys = subset_keys(part, key, seed)
+            counts += np.bincount((keys >> np.uint64(48)).astype(np.int64), minlength=2**16)
+            keys_file.write(keys.tobytes())
+
+        def stored() -> Iterator[NDArray[np.uint64]]:
+            keys_file.seek(0)
+            while content := keys_file.read(2**23):
+                yield np.frombuffer(content, np.uint64)
+
+        bucket = int(np.searchsorted(np.cumsum(counts), num_samples))
+        within = np.sort(np.concatenate([keys[keys >> np.uint64(48) == bucket] for keys in stored()]))
+        taken = num_samples - int(counts[:bucket].sum())
+        last, equal_left = within[taken - 1], int((within[:taken] == within[taken - 1]).sum())
+
+    digest = RowsDigest()
+    with atomic_path(folder / "subsets" / f"seed{seed}" / f"n{num_samples}.parquet") as temporary:
+        schema = pa.schema([pa.field("place", pa.int64(), nullable=False)])
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for places, part in rows():
+                keys = subset_keys(part, key, seed)
+                equal = np.flatnonzero(keys == last)
+                mine = keys < last
+                mine[equal[:equal_left]] = True
+                equal_left -= len(equal[:equal_left])
+                writer.write_table(pa.table([pa.array(places[mine])], schema=schema))
+                digest.add(part[mine].tolist())
+            writer.add_key_value_metadata(
+                {
+                    "dataset": key,
+                    "seed": str(seed),
+                    "data_digest": manifest["digest"],
+                    "subset_digest": digest.hexdigest(),
+                }
+            )

@@ -1,31 +1,31 @@
-"""One token per SELFIES symbol, with the special ids of the published ChemGPT tokenizer; token shards and manifest.
+"""One token per SELFIES symbol, with the special ids of the published ChemGPT tokenizer; vocabularies and their files.
 
-The vocabulary is built from training molecules alone: a symbol that only other splits show becomes [UNK] there.
+A study's vocabulary is built from its training molecules alone (a symbol that only other splits show is [UNK] there),
+or pinned: read from a file whose digest the config states.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from chemscale.data.shards import LANGUAGE_SCHEMA, write_manifest, write_shards
-from chemscale.data.subsets import split_of
 from chemscale.errors import DataError
-from chemscale.io import digest, read_json, read_parquet, write_json
+from chemscale.io import digest, read_json, write_json
 
 SPECIAL = ("[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]")
 UNK, PAD, CLS, SEP, MASK = range(len(SPECIAL))
 # ids are stored in 16 bits
 _MAX_VOCABULARY = 2**16
-_SYMBOL = re.compile(r"\[[^\]]*\]|\.")
 
 
 def symbols(selfies: str) -> list[str]:
     """The symbols of a SELFIES string, in order; "." between fragments is one of them."""
-    return _SYMBOL.findall(selfies)
+    if not selfies:
+        return []
+    # split, and bring back the bracket that ends each symbol: five times as fast as a regular expression
+    return selfies.replace("].[", "]\n.\n[").replace("][", "]\n[").split("\n")
 
 
 class Tokenizer:
@@ -39,7 +39,15 @@ class Tokenizer:
     @classmethod
     def build(cls, strings: Iterable[str], min_count: int = 1) -> Tokenizer:
         """The tokenizer of all symbols that stand at least `min_count` times in these SELFIES strings."""
-        counts = Counter(symbol for selfies in strings for symbol in symbols(selfies))
+        return cls.of_counts(Counter(symbol for selfies in strings for symbol in symbols(selfies)), min_count)
+
+    @classmethod
+    def of_counts(cls, counts: Mapping[str, int], min_count: int = 1) -> Tokenizer:
+        """The tokenizer of all symbols that were counted at least `min_count` times.
+
+        Raises:
+            DataError: there are more than 65,536 tokens.
+        """
         known = sorted(symbol for symbol, count in counts.items() if count >= min_count and symbol not in SPECIAL)
         if len(known) + len(SPECIAL) > _MAX_VOCABULARY:
             raise DataError("build a vocabulary", f"{len(known):,} symbols", f"at most {_MAX_VOCABULARY:,} tokens")
@@ -68,62 +76,106 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
-        """The tokenizer of a file; `DataError` where its digest does not fit its vocabulary."""
+        """The tokenizer of a file: one that `save` wrote, or a Hugging Face tokenizer.json or vocab.txt.
+
+        Of a published tokenizer that also splits symbols into pieces, the whole symbols are used.
+
+        Raises:
+            DataError: it is none of these, its digest does not fit its vocabulary, or its special tokens are others.
+        """
+        if path.suffix == ".txt":
+            return cls(_checked(path, path.read_text(encoding="utf-8").splitlines()))
         stored = read_json(path)
-        tokenizer = cls(stored["vocabulary"])
-        if tokenizer.digest != stored["digest"]:
+        if isinstance(stored, dict) and isinstance(model := stored.get("model"), dict) and "vocab" in model:
+            by_id = sorted(model["vocab"].items(), key=lambda item: item[1])
+            if [index for _, index in by_id] != list(range(len(by_id))):
+                raise DataError(f"read {path}", "token ids with gaps", "give a vocabulary of consecutive ids")
+            return cls(_checked(path, [token for token, _ in by_id]))
+        if not isinstance(stored, dict) or not isinstance(stored.get("vocabulary"), list):
+            raise DataError(
+                f"read the vocabulary {path}", "neither vocabulary nor model.vocab", "give a tokenizer.json"
+            )
+        tokenizer = cls(_checked(path, stored["vocabulary"]))
+        if tokenizer.digest != stored.get("digest"):
             raise DataError(f"read {path}", "a vocabulary that its digest does not match", "run the data stage again")
         return tokenizer
 
+    def hugging_face_files(self) -> dict[str, Any]:
+        """The files of a Hugging Face tokenizer folder, as JSON values by name.
 
-def prepare(section: Mapping[str, Any], folder: Path) -> None:
-    """Assign splits, build the vocabulary, and write `tokenizer.json`, token shards and `manifest.json`, in this order.
+        `transformers.AutoTokenizer` of such a folder takes a SELFIES string and adds [CLS] and [SEP].
+        """
+        special = [
+            {
+                "id": index,
+                "content": token,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
+            for index, token in enumerate(SPECIAL)
+        ]
+        sequence = [{"Sequence": {"id": "A", "type_id": 0}}]
+        begin, end = ({"SpecialToken": {"id": token, "type_id": 0}} for token in ("[CLS]", "[SEP]"))
+        names = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+        names |= {"mask_token": "[MASK]", "bos_token": "[CLS]", "eos_token": "[SEP]"}
+        return {
+            "tokenizer.json": {
+                "version": "1.0",
+                "truncation": None,
+                "padding": None,
+                "added_tokens": special,
+                "normalizer": None,
+                "pre_tokenizer": {
+                    "type": "Split",
+                    "pattern": {"Regex": r"\[[^\]]*\]|\."},
+                    "behavior": "Isolated",
+                    "invert": False,
+                },
+                "post_processor": {
+                    "type": "TemplateProcessing",
+                    "single": [begin, *sequence, end],
+                    "pair": [begin, *sequence, end],
+                    "special_tokens": {
+                        token: {"id": token, "ids": [SPECIAL.index(token)], "tokens": [token]}
+                        for token in ("[CLS]", "[SEP]")
+                    },
+                },
+                "decoder": {"type": "Fuse"},
+                "model": {"type": "WordLevel", "vocab": self._ids, "unk_token": "[UNK]"},
+            },
+            "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 2048, **names},
+            "special_tokens_map.json": names,
+        }
+
+
+def _checked(path: Path, vocabulary: list[Any]) -> list[str]:
+    """The vocabulary of a file, where it is one: text, each token once, the special ones first."""
+    if not all(isinstance(token, str) for token in vocabulary) or len(set(vocabulary)) != len(vocabulary):
+        raise DataError(f"read the vocabulary {path}", "a token twice, or one that is no text", "name each token once")
+    if tuple(vocabulary[: len(SPECIAL)]) != SPECIAL:
+        found = ", ".join(vocabulary[: len(SPECIAL)])
+        raise DataError(f"read the vocabulary {path}", f"the first tokens {found}", f"begin with {', '.join(SPECIAL)}")
+    if len(vocabulary) > _MAX_VOCABULARY:
+        raise DataError(f"read the vocabulary {path}", f"{len(vocabulary):,} tokens", f"at most {_MAX_VOCABULARY:,}")
+    return vocabulary
+
+
+def vocabulary_of(section: Mapping[str, Any], counts: Mapping[str, int]) -> Tokenizer:
+    """The tokenizer that a resolved data section asks for: the pinned one, or one of the symbols counted in training.
 
     Raises:
-        DataError: the molecules are not those that their ledger counts, or a split is empty.
+        DataError: the pinned vocabulary's digest is not the one that the section states.
     """
-    ledger = read_json(folder / "molecules.json")
-    table = read_parquet(folder / "molecules.parquet")
-    if table.num_rows != ledger["rows_kept"]:
+    if section["vocabulary"] is None:
+        return Tokenizer.of_counts(counts, section["min_symbol_count"])
+    tokenizer = Tokenizer.load(Path(section["vocabulary"]))
+    if tokenizer.digest != section["vocabulary_digest"]:
         raise DataError(
-            f"read {folder / 'molecules.parquet'}",
-            f"{table.num_rows:,} rows of {ledger['rows_kept']:,}",
-            "run the data stage again",
+            f"the vocabulary {section['vocabulary']} of digest {section['vocabulary_digest']}",
+            f"digest {tokenizer.digest}",
+            "give the vocabulary that the config pins, or pin this one: vocabulary_digest",
         )
-    molecules = table.to_pylist()
-    for molecule in molecules:
-        molecule["split"] = split_of(molecule["group"], section["validation"], section["test"])
-    counts = Counter(molecule["split"] for molecule in molecules)
-    empty = [split for split in ("train", "validation", "test") if not counts[split]]
-    if empty:
-        raise DataError(
-            f"split {len(molecules):,} molecules", f"no molecule in {', '.join(empty)}", "use more molecules"
-        )
-    tokenizer = Tokenizer.build(
-        (molecule["selfies"] for molecule in molecules if molecule["split"] == "train"), section["min_symbol_count"]
-    )
-    tokenizer.save(folder / "tokenizer.json")
-    unknown: Counter[str] = Counter(dict.fromkeys(counts, 0))
-    entries = write_shards(
-        folder, _tokenized(molecules, tokenizer, unknown), LANGUAGE_SCHEMA, section["rows_per_shard"]
-    )
-    write_manifest(
-        folder,
-        name=folder.name,
-        domain="language",
-        source=ledger["source"],
-        settings={key: value for key, value in section.items() if key != "workers"},
-        shards=entries,
-        rejected=ledger["rejected"],
-        tokenizer_digest=tokenizer.digest,
-        unknown=unknown,
-    )
-
-
-def _tokenized(
-    molecules: list[dict[str, Any]], tokenizer: Tokenizer, unknown: Counter[str]
-) -> Iterator[dict[str, Any]]:
-    for molecule in molecules:
-        tokens = tokenizer.encode(molecule["selfies"])
-        unknown[molecule["split"]] += tokens.count(UNK)
-        yield {**molecule, "tokens": tokens}
+    return tokenizer

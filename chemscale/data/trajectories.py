@@ -1,50 +1,32 @@
-"""Langevin trajectories of single molecules on GFN2-xTB, split by contiguous blocks of time.
-
-Also the entry point of the stage that makes frames: `prepare` takes either kind of data section.
-"""
+"""Langevin trajectories of single molecules on GFN2-xTB, split by contiguous blocks of time."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chemscale.data import conformers
-from chemscale.data.frames import Frames, prepare_frames
+from chemscale.data.frames import Frames
 from chemscale.data.subsets import time_splits
 from chemscale.errors import DataError
 
 if TYPE_CHECKING:
-    import logging
+    from collections.abc import Mapping
 
     from ase.md.langevin import Langevin
 
     from chemscale.data.xtb import Array, Surface
 
 
-def prepare(section: dict[str, Any], folder: Path, workers: int, log: logging.Logger | None = None) -> None:
-    """Write shards and manifest of a data section of kind conformers or trajectories to `folder`; the manifest last.
-
-    The same section gives the same bytes for every number of `workers`.
-
-    Args:
-        section: the resolved data section.
-        folder: the data folder; what an earlier run left there is replaced.
-        workers: processes.
-        log: takes a line for every molecule; by default the logger "chemscale.data".
+def tasks(section: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """What `simulate` takes, for every molecule of a data section of kind trajectories.
 
     Raises:
-        DataError: a SMILES is wrong, the settings leave a split without frames or ask for more molecules than there
-            are, or more rows are rejected than the section allows.
+        DataError: a SMILES is wrong, or the settings leave a split without frames.
     """
-    if section["kind"] == "conformers":
-        conformers.prepare(section, folder, workers, log)
-        return
-    time_splits(section)
+    time_splits(section, section["frames_per_molecule"])
     molecules = {name: _canonical(name, molecule["smiles"]) for name, molecule in sorted(section["molecules"].items())}
-    tasks = [(name, smiles, section) for name, smiles in molecules.items()]
-    prepare_frames(simulate, tasks, section, folder, workers, log)
+    return [(name, smiles, section) for name, smiles in molecules.items()]
 
 
 def _canonical(name: str, smiles: str) -> str:
@@ -64,12 +46,12 @@ def _canonical(name: str, smiles: str) -> str:
     raise DataError(f"trajectories: molecules.{name}.smiles", found, "give a neutral molecule with paired electrons")
 
 
-def simulate(task: tuple[str, str, dict[str, Any]]) -> Frames:
+def simulate(task: tuple[str, str, Mapping[str, Any]]) -> Frames:
     """The saved frames of one molecule's trajectory; a group is a block of time."""
     from chemscale.data import xtb
 
     name, smiles, section = task
-    splits = time_splits(section)
+    splits = time_splits(section, section["frames_per_molecule"])
     frames = Frames(name, smiles)
     random = xtb.random_state(section["seed"], smiles)
     try:
@@ -86,11 +68,11 @@ def simulate(task: tuple[str, str, dict[str, Any]]) -> Frames:
             # the molecule has left the surface: there is nothing after this
             frames.reject(failure.reason, len(splits) - done)
             break
-        frames.add(surface, np.array(dynamics.atoms.positions), group=f"{smiles}|{block}", split=split)
+        frames.add(surface, np.array(dynamics.atoms.positions), group=f"{name}|{block}", split=split)
     return frames
 
 
-def langevin(surface: Surface, positions: Array, section: dict[str, Any], random: np.random.Generator) -> Langevin:
+def langevin(surface: Surface, positions: Array, section: Mapping[str, Any], random: np.random.Generator) -> Langevin:
     """Langevin dynamics from `positions` [A, 3] with momenta of its temperature.
 
     Of the section it reads temperature (K), timestep (fs) and friction (1/fs). The centre of mass takes part

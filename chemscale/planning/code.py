@@ -9,29 +9,48 @@ from __future__ import annotations
 from chemscale.families import FAMILIES, LANGUAGE
 from chemscale.provenance import code_digest
 
-_SHARDS = ("data/shards", "data/subsets")
-STAGES: dict[str, tuple[str, ...]] = {
-    "molecules": ("data/molecules", "data/pool", "data/sources", "data/tokenizer", *_SHARDS),
-    "tokenize": ("data/tokenizer", *_SHARDS),
-    "frames": (
+_RUNS = ("data/pool", "data/runs", "data/subsets")
+_MOLECULES = (
+    "catalogue",
+    "data/downloads",
+    "data/molecules",
+    "data/scaffolds",
+    "data/selfies_encoder",
+    "data/sources",
+    "data/tokenizer",
+    *_RUNS,
+)
+_SHARDS = ("data/manifest", "data/shards", "data/subsets")
+_FRAMES = ("data/frames", "data/xtb", "units", *_RUNS)
+# what reads a source, for each kind of data section: the first stage of its data
+MAKERS: dict[str, tuple[str, ...]] = {
+    "molecules": _MOLECULES,
+    "conformers": (
+        "catalogue",
         "data/conformers",
-        "data/frames",
-        "data/pool",
+        "data/downloads",
+        "data/simulation",
         "data/sources",
         "data/trajectories",
-        "data/xtb",
-        "units",
-        *_SHARDS,
+        *_FRAMES,
     ),
+    "structures": ("data/ingest", "data/structures", *_FRAMES),
+}
+MAKERS["trajectories"] = MAKERS["conformers"]
+STAGES: dict[str, tuple[str, ...]] = {
+    "source": ("catalogue", "data/downloads", "data/sources"),
+    **MAKERS,
+    "assemble": ("data/assemble", "data/tokenizer", *_RUNS, *_SHARDS),
+    "arrays": ("data/arrays", "data/neighbours", "data/prepare_arrays", *_SHARDS),
     "subset": _SHARDS,
-    "passport": ("data/passport", *_SHARDS),
+    "passport": ("data/passport", "data/tokenizer", *_SHARDS),
     "plan": ("cost", "planning/packs", "planning/plan", "units"),
     "gather": ("records",),
     "fits": ("scaling",),
     "tables": ("reporting/tables",),
     "figures": ("records", "reporting/axes", "reporting/figures", "reporting/results", "units"),
     "report": ("records", "reporting", "units"),
-    "audit": ("audit", "cost", "planning/packs", "planning/plan", "records", "scaling", "units", *_SHARDS),
+    "audit": ("audit", "cost", "data/subsets", "planning/packs", "planning/plan", "records", "scaling", "units"),
 }
 _TRAINING = (
     "cost/flops",
@@ -47,11 +66,13 @@ _TRAINING = (
     "training/run",
     "training/sampler",
     "training/schedule",
-    *_SHARDS,
+    "data/arrays",
+    "data/manifest",
+    "data/subsets",
 )
 _DOMAINS = {
     "language": ("data/tokenizer", "training/lm"),
-    "potentials": ("data/neighbours", "models/potential", "models/radial", "training/potential", "units"),
+    "potentials": ("models/potential", "models/radial", "training/potential", "units"),
 }
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chemscale.data import shards
-from chemscale.data.subsets import rows_digest, subset_rows
+from chemscale.data import arrays
+from chemscale.data.manifest import read_manifest
 from chemscale.errors import Stopped
 from chemscale.families import LOSS_UNITS
 from chemscale.grid import Cell, protocol_label
@@ -32,26 +32,26 @@ class Datasets:
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
-        self._language: dict[str, shards.LanguageData] = {}
-        self._frames: dict[str, shards.FrameData] = {}
+        self._language: dict[str, arrays.LanguageData] = {}
+        self._frames: dict[str, arrays.FrameData] = {}
         self._manifests: dict[str, dict[str, Any]] = {}
 
-    def language(self, key: str) -> shards.LanguageData:
+    def language(self, key: str) -> arrays.LanguageData:
         """The tokens of a language data set."""
         if key not in self._language:
-            self._language[key] = shards.load_language(self._data_dir / key)
+            self._language[key] = arrays.load_language(self._data_dir / key)
         return self._language[key]
 
-    def frames(self, key: str) -> shards.FrameData:
+    def frames(self, key: str) -> arrays.FrameData:
         """The frames of a potential data set."""
         if key not in self._frames:
-            self._frames[key] = shards.load_frames(self._data_dir / key)
+            self._frames[key] = arrays.load_frames(self._data_dir / key)
         return self._frames[key]
 
     def manifest(self, key: str) -> dict[str, Any]:
         """The manifest of a data set."""
         if key not in self._manifests:
-            self._manifests[key] = shards.read_manifest(self._data_dir / key)
+            self._manifests[key] = read_manifest(self._data_dir / key)
         return self._manifests[key]
 
     def folder(self, key: str) -> Path:
@@ -110,18 +110,14 @@ class Job:
 
     # --- data ---------------------------------------------------------------------------------------------------------
 
-    def subset(self, rows: list[str], splits: NDArray[np.str_]) -> Split:
-        """The training subset: the first `num_samples` training rows in the order of the keyed hash."""
-        training = [row for row, split in zip(rows, splits, strict=True) if split == "train"]
-        chosen = subset_rows(training, self.cell.data["key"], self.cell.seed, self.cell.num_samples)
-        position = {row: index for index, row in enumerate(rows)}
-        return Split(np.array([position[row] for row in chosen]), rows_digest(chosen))
+    def subset(self, data: arrays.DataArrays) -> Split:
+        """The training subset: the first `num_samples` training rows in the order of the seed's keyed hash."""
+        return Split(*data.subset(self.cell.seed, self.cell.num_samples))
 
     @staticmethod
-    def split(rows: list[str], splits: NDArray[np.str_], name: str) -> Split:
+    def split(data: arrays.DataArrays, name: str) -> Split:
         """The rows of the validation or the test split, in the order of the shards."""
-        index = np.flatnonzero(splits == name)
-        return Split(index, rows_digest([rows[position] for position in index]))
+        return Split(*data.split(name))
 
     # --- continuing and stopping --------------------------------------------------------------------------------------
 

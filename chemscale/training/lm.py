@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from chemscale.cost.flops import language_flops
 from chemscale.cost.parameters import count
-from chemscale.data.shards import LanguageData
+from chemscale.data.arrays import LanguageData
 from chemscale.data.tokenizer import PAD, Tokenizer
 from chemscale.models import registry, weights
 from chemscale.training.engine import TorchEngine
@@ -40,9 +40,9 @@ def train(job: Job, attempts: int) -> None:
     # --- data: the subset of this seed, and the fixed validation and test splits --------------------------------------
     data = job.datasets.language(cell.data["key"])
     tokenizer = Tokenizer.load(job.datasets.folder(cell.data["key"]) / "tokenizer.json")
-    subset = job.subset(data.rows, data.splits)
-    validation = job.split(data.rows, data.splits, "validation")
-    test = job.split(data.rows, data.splits, "test")
+    subset = job.subset(data)
+    validation = job.split(data, "validation")
+    test = job.split(data, "test")
     predicted = np.diff(data.offsets) - 1  # each molecule's first token is given, not predicted
     sampler = TokenBatches(predicted[subset.index], settings["batch_tokens"], cell.seed)
     steps = total_steps(cell.protocol, sampler)
@@ -105,7 +105,7 @@ def train(job: Job, attempts: int) -> None:
         weights.save(
             job.checkpoint.folder, model, {"family": cell.family, "knobs": cell.knobs, "vocab": len(tokenizer)}
         )
-    clusters = cluster_sums([data.groups[row] for row in test.index], sums, predicted[test.index])
+    clusters = cluster_sums(data.cluster_names, data.test_clusters, sums, predicted[test.index])
 
     # --- records ------------------------------------------------------------------------------------------------------
     parameters = count(cell.family, cell.knobs, len(tokenizer))

@@ -16,7 +16,6 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chemscale.data.subsets import clusters_of
 from chemscale.errors import TrainingError
 from chemscale.io import atomic_path
 
@@ -65,18 +64,22 @@ class Curve:
 
 
 def cluster_sums(
-    groups: Sequence[str], sums: NDArray[np.float64], counts: NDArray[np.int64]
+    names: Sequence[str], clusters: NDArray[np.int32], sums: NDArray[np.float64], counts: NDArray[np.int64]
 ) -> tuple[list[str], NDArray[np.float64], NDArray[np.int64]]:
-    """Summed loss and count of each test cluster, clusters in sorted order.
+    """Summed loss and count of each test cluster, clusters in the order of their names.
 
-    The names are those of `chemscale.data.subsets.clusters_of`.
+    Args:
+        names: of the clusters.
+        clusters: the place in `names` of the cluster of each test row.
+        sums: summed loss of each test row.
+        counts: what each is a sum over.
     """
-    clusters, index = np.unique(np.array(clusters_of(groups)), return_inverse=True)
-    loss = np.zeros(len(clusters))
-    count = np.zeros(len(clusters), dtype=np.int64)
-    np.add.at(loss, index, sums)
-    np.add.at(count, index, counts)
-    return [str(cluster) for cluster in clusters], loss, count
+    loss = np.zeros(len(names))
+    count = np.zeros(len(names), dtype=np.int64)
+    np.add.at(loss, clusters, sums)
+    np.add.at(count, clusters, counts)
+    order = sorted(range(len(names)), key=names.__getitem__)
+    return [names[index] for index in order], loss[order], count[order]
 
 
 def write_clusters(path: Path, clusters: list[str], loss: NDArray[np.float64], count: NDArray[np.int64]) -> float:

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from chemscale.cost.flops import potential_flops
 from chemscale.cost.parameters import count
-from chemscale.data.neighbours import neighbour_edges
-from chemscale.data.shards import FrameData
+from chemscale.data.arrays import FrameData
 from chemscale.models import registry, weights
 from chemscale.models.potential import Potential
 from chemscale.training.engine import TorchEngine
@@ -44,9 +43,9 @@ def train(job: Job, attempts: int) -> None:
 
     # --- data: the subset of this seed, and the fixed validation and test splits --------------------------------------
     data = job.datasets.frames(cell.data["key"])
-    subset = job.subset(data.rows, data.splits)
-    validation = job.split(data.rows, data.splits, "validation")
-    test = job.split(data.rows, data.splits, "test")
+    subset = job.subset(data)
+    validation = job.split(data, "validation")
+    test = job.split(data, "test")
     reference, scale = _normalisation(data, subset.index)
     frames = _Frames(data, subset.index, cell.knobs["cutoff"], reference, scale)
     held_out = _Frames(data, validation.index, cell.knobs["cutoff"], reference, scale)
@@ -115,12 +114,12 @@ def train(job: Job, attempts: int) -> None:
         test_metrics, evaluation_digests = errors.metrics(), {}
         for name, key in cell.data["evaluations"].items():
             further = job.datasets.frames(key)
-            split = job.split(further.rows, further.splits, "test")
+            split = job.split(further, "test")
             others = _errors(model, _Frames(further, split.index, cell.knobs["cutoff"], reference, scale), scale)
             evaluation_digests[name] = split.digest
             test_metrics |= {f"{name}_{metric}": value for metric, value in others.metrics().items()}
         weights.save(job.checkpoint.folder, model, {"family": cell.family, "knobs": cell.knobs})
-    clusters = cluster_sums([data.groups[row] for row in test.index], errors.force_sums, errors.components)
+    clusters = cluster_sums(data.cluster_names, data.test_clusters, errors.force_sums, errors.components)
 
     # --- records ------------------------------------------------------------------------------------------------------
     parameters = count(cell.family, cell.knobs, None)
@@ -171,6 +170,13 @@ def _normalisation(data: FrameData, index: NDArray[np.int64]) -> tuple[NDArray[n
     return reference, float(np.sqrt(squares / total))
 
 
+def _ranges(begins: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The numbers begin, begin + 1 ... of each range, one range after another."""
+    ends = np.cumsum(sizes)
+    ranges: NDArray[np.int64] = np.arange(ends[-1]) + np.repeat(begins - (ends - sizes), sizes)
+    return ranges
+
+
 @dataclass
 class _Batch:
     """Some frames in scaled units: species, frame [A], positions, forces [A, 3], edges [2, E], energies, atoms [F]."""
@@ -185,16 +191,19 @@ class _Batch:
 
 
 class _Frames:
-    """The frames of a split with their neighbours within the cutoff, ready to be cut into batches."""
+    """The frames of a split with their stored neighbours within the cutoff, ready to be cut into batches."""
 
     def __init__(
         self, data: FrameData, index: NDArray[np.int64], cutoff: float, reference: NDArray[np.float64], scale: float
     ) -> None:
         sizes = data.offsets[index + 1] - data.offsets[index]
         self.offsets = np.concatenate([[0], np.cumsum(sizes)])
-        atoms = np.concatenate([np.arange(data.offsets[frame], data.offsets[frame + 1]) for frame in index])
+        atoms = _ranges(data.offsets[index], sizes)
         positions = data.positions[atoms]
-        edges, self.edge_offsets = neighbour_edges(positions, self.offsets, cutoff)
+        all_edges, all_offsets = data.edges(cutoff)
+        degrees = all_offsets[index + 1] - all_offsets[index]
+        self.edge_offsets = np.concatenate([[0], np.cumsum(degrees)])
+        edges = all_edges[_ranges(all_offsets[index], degrees)].T.astype(np.int64)
         species = data.species[atoms]
         references = np.add.reduceat(reference[species], self.offsets[:-1])
         self.species = torch.from_numpy(species.astype(np.int64))
@@ -212,7 +221,7 @@ class _Frames:
         for frame in chosen:
             start, end = int(self.offsets[frame]), int(self.offsets[frame + 1])
             atoms.append(slice(start, end))
-            edges.append(self.edges[:, self.edge_offsets[frame] : self.edge_offsets[frame + 1]] + (first - start))
+            edges.append(self.edges[:, self.edge_offsets[frame] : self.edge_offsets[frame + 1]] + first)
             first += end - start
         picked = torch.from_numpy(chosen)
         sizes = self.sizes[picked]

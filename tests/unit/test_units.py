@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from chemscale.units import HARTREE_TO_EV, KCAL_PER_MOL_TO_EV, format_number
+from chemscale.errors import ConfigError
+from chemscale.units import HARTREE_TO_EV, KCAL_PER_MOL_TO_EV, energy_in_ev, format_number, length_in_angstrom
 
 
 @pytest.mark.parametrize(
@@ -37,3 +38,24 @@ def test_conversions_agree_with_ase():
     units = pytest.importorskip("ase.units")
     assert pytest.approx(units.Hartree, rel=1e-7) == HARTREE_TO_EV
     assert pytest.approx(units.kcal / units.mol, rel=1e-7) == KCAL_PER_MOL_TO_EV
+
+
+@pytest.mark.parametrize(
+    ("unit", "value"),
+    [("eV", 1.0), ("meV", 0.001), ("hartree", 27.211386246), ("kcal/mol", 0.0433641042), ("kJ/mol", 0.0103642697)],
+)
+def test_units_of_energy(unit, value):
+    assert energy_in_ev(unit) == pytest.approx(value, rel=1e-8)
+
+
+def test_units_of_length():
+    assert length_in_angstrom("angstrom") == 1
+    assert length_in_angstrom("bohr") == pytest.approx(0.529177210903, rel=1e-10)
+
+
+@pytest.mark.parametrize("unit", ["", "ev", "Hartree", "angstrom"])
+def test_an_unknown_unit_is_an_error_that_names_those_known(unit):
+    with pytest.raises(ConfigError, match=rf"energy_unit: found '{unit}'; give one of eV, meV, hartree"):
+        energy_in_ev(unit)
+    with pytest.raises(ConfigError, match="length_unit: found 'nm'; give one of angstrom, bohr"):
+        length_in_angstrom("nm")

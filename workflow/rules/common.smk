@@ -5,7 +5,7 @@ import sys
 from chemscale.errors import ConfigError
 from chemscale.planning.code import family_digest, stage_digest
 from chemscale.planning.packs import packs as pack_cells
-from chemscale.study import load_study
+from chemscale.study import data_settings, load_study
 
 
 def the_study():
@@ -29,6 +29,28 @@ try:
 except ConfigError as error:
     refuse(error)
 
+
+def cell_data(cells):
+    """The prepared data that cells read: arrays of training and evaluation sets, neighbour lists, and subsets."""
+    files = set()
+    for cell in cells:
+        for key in [cell.data["key"], *cell.data["evaluations"].values()]:
+            files |= {f"{DATA}/{key}/manifest.json", f"{DATA}/{key}/arrays/arrays.json"}
+            if "cutoff" in cell.knobs:
+                files.add(f"{DATA}/{key}/neighbours/{cell.knobs['cutoff']:g}/arrays.json")
+        files.add(f"{DATA}/{cell.data['key']}/subsets/seed{cell.seed}/n{cell.num_samples}.parquet")
+    return sorted(files)
+
+
+def own_files(section):
+    """The user's files that a data section is made of, and no published ones: those are known by their content."""
+    files = [section["path"]] if section.get("source") == "file" else []
+    files += [section["vocabulary"]] if section.get("vocabulary") else []
+    if section["kind"] == "trajectories":
+        files += [molecule["structure"] for molecule in section["molecules"].values() if molecule["structure"]]
+    return files
+
+
 ROOT = str(STUDY.root)
 DATA = str(STUDY.data_dir)
 CELLS = {cell.path: cell for cell in [*STUDY.cells, *STUDY.controls]}
@@ -37,15 +59,21 @@ KEPT = [path for path in CELLS if path not in WAIVED]
 PACKS = pack_cells(CELLS[path] for path in KEPT)
 CODE = {family: family_digest(family) for family in {cell.family for cell in CELLS.values()}}
 # data folders by key: two sections with equal settings share one
-SECTIONS = {STUDY.data_key(name): STUDY.data_section(name) for name in STUDY.config.data}
-# the number of processes changes no output, so it is a rule's threads and no parameter that an edit would change
-WORKERS = {key: section.pop("workers") for key, section in SECTIONS.items()}
-LONGEST = {}
+FULL = {STUDY.data_key(name): STUDY.data_section(name) for name in STUDY.config.data}
+SECTIONS = {key: data_settings(section) for key, section in FULL.items()}
+# how the work is spread and where a file lies change no output: a rule's threads and inputs, and none of its params
+WORKERS = {key: section["workers"] for key, section in FULL.items()}
+CHUNKS = {key: section["chunks"] for key, section in FULL.items()}
+PATHS = {key: section.get("path") for key, section in FULL.items()}
+OWN_FILES = {key: own_files(section) for key, section in FULL.items()}
+MAKER_CODE = {key: stage_digest(section["kind"]) for key, section in FULL.items()}
+# the subsets that the study draws from each data set
+DRAWS = {}
 for cell in CELLS.values():
-    draw = (cell.data["key"], cell.seed)
-    LONGEST[draw] = max(LONGEST.get(draw, 0), cell.num_samples)
-PREPARED = [f"{DATA}/{key}/manifest.json" for key in SECTIONS]
-PREPARED += [f"{DATA}/{key}/subsets/seed{seed}.parquet" for key, seed in LONGEST]
+    draws = DRAWS.setdefault(cell.data["name"], [])
+    if [cell.seed, cell.num_samples] not in draws:
+        draws.append([cell.seed, cell.num_samples])
+PREPARED = sorted({file for cell in CELLS.values() for file in cell_data([cell])})
 
 
 wildcard_constraints:
@@ -54,6 +82,10 @@ wildcard_constraints:
     name=r"[^/]+",
     pack=r"[^/]+",
     seed=r"\d+",
+    num_samples=r"\d+",
+    chunk=r"\d+",
+    chunks=r"\d+",
+    cutoff=r"[\d.]+",
 
 
 def the_cell(wildcards):
@@ -61,17 +93,6 @@ def the_cell(wildcards):
     if wildcards.cell not in CELLS:
         refuse(ConfigError(f"{ROOT}/{wildcards.cell}", "no such cell", f"name a cell of the grid in {STUDY.path}"))
     return CELLS[wildcards.cell]
-
-
-def cell_data(cells):
-    """The prepared data that cells read: manifests of training and evaluation sets, and the subset orders.
-
-    The orders are `ancient`: one made longer for a larger subset begins with the same rows, and leaves the cells be.
-    """
-    keys = {key for cell in cells for key in [cell.data["key"], *cell.data["evaluations"].values()]}
-    draws = {(cell.data["key"], cell.seed) for cell in cells}
-    manifests = [f"{DATA}/{key}/manifest.json" for key in sorted(keys)]
-    return manifests + [ancient(f"{DATA}/{key}/subsets/seed{seed}.parquet") for key, seed in sorted(draws)]
 
 
 def of_kind(*kinds):

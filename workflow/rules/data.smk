@@ -1,88 +1,148 @@
-# Raw data to shards with a manifest, splits, and the order in which subsets are drawn. Everything lands in data/KEY.
+# Raw data to shards with a manifest, arrays for training, and the order in which subsets are drawn; all in data/KEY.
+# A source is read in chunks, jobs of their own that leave sorted runs in data/KEY/work, which no rule declares: an
+# interrupted job goes on after its last whole run. `assemble` makes one set of all runs.
 
 
 localrules:
-    passport,
+    source,
 
 
-rule molecules:
+# where a published file lies, or has come to lie, checked: compute nodes may have no network
+rule source:
     input:
-        lambda wildcards: SECTIONS[wildcards.key]["path"] or [],
+        lambda wildcards: OWN_FILES[wildcards.key],
     output:
-        molecules=f"{DATA}/{{key}}/molecules.parquet",
-        ledger=f"{DATA}/{{key}}/molecules.json",
+        f"{DATA}/{{key}}/source.json",
     log:
-        f"{ROOT}/logs/data/molecules-{{key}}.log",
-    benchmark:
-        f"{ROOT}/benchmarks/molecules-{{key}}.tsv"
+        f"{ROOT}/logs/data/source-{{key}}.log",
     wildcard_constraints:
-        key=of_kind("molecules"),
+        key=of_kind("molecules", "structures"),
+    priority: 10
+    params:
+        section=lambda wildcards: SECTIONS[wildcards.key] | {"path": PATHS[wildcards.key]},
+        downloads=STUDY.config.downloads.model_dump(),
+        cache=f"{DATA}/sources",
+        code=stage_digest("source"),
+    script:
+        "../scripts/source.py"
+
+
+rule read:
+    input:
+        lambda wildcards: OWN_FILES[wildcards.key],
+        # the same content in another place is no reason to read it again
+        source=ancient(f"{DATA}/{{key}}/source.json"),
+    output:
+        temp(f"{DATA}/{{key}}/chunks/{{chunk}}of{{chunks}}.json"),
+    log:
+        f"{ROOT}/logs/data/read-{{key}}-{{chunk}}of{{chunks}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/read-{{key}}-{{chunk}}of{{chunks}}.tsv"
+    wildcard_constraints:
+        key=of_kind("molecules", "structures"),
     priority: 10
     threads: lambda wildcards: WORKERS[wildcards.key]
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        mem_mb=lambda wildcards, threads, attempt: (1000 + 500 * threads) * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         section=lambda wildcards: SECTIONS[wildcards.key],
-        code=stage_digest("molecules"),
+        code=lambda wildcards: MAKER_CODE[wildcards.key],
     script:
-        "../scripts/molecules.py"
+        "../scripts/read.py"
 
 
-rule tokenize:
+rule simulate:
     input:
-        rules.molecules.output,
+        lambda wildcards: OWN_FILES[wildcards.key],
     output:
-        tokenizer=f"{DATA}/{{key}}/tokenizer.json",
-        shards=directory(f"{DATA}/{{key}}/shards"),
-        manifest=f"{DATA}/{{key}}/manifest.json",
+        temp(f"{DATA}/{{key}}/chunks/{{chunk}}of{{chunks}}.json"),
     log:
-        f"{ROOT}/logs/data/tokenize-{{key}}.log",
-    wildcard_constraints:
-        key=of_kind("molecules"),
-    priority: 10
-    resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
-    params:
-        section=lambda wildcards: SECTIONS[wildcards.key],
-        code=stage_digest("tokenize"),
-    script:
-        "../scripts/tokenize.py"
-
-
-rule frames:
-    output:
-        shards=directory(f"{DATA}/{{key}}/shards"),
-        manifest=f"{DATA}/{{key}}/manifest.json",
-    log:
-        f"{ROOT}/logs/data/frames-{{key}}.log",
+        f"{ROOT}/logs/data/simulate-{{key}}-{{chunk}}of{{chunks}}.log",
     benchmark:
-        f"{ROOT}/benchmarks/frames-{{key}}.tsv"
+        f"{ROOT}/benchmarks/simulate-{{key}}-{{chunk}}of{{chunks}}.tsv"
     wildcard_constraints:
         key=of_kind("conformers", "trajectories"),
     priority: 10
     threads: lambda wildcards: WORKERS[wildcards.key]
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        mem_mb=lambda wildcards, threads, attempt: (1000 + 500 * threads) * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         section=lambda wildcards: SECTIONS[wildcards.key],
-        code=stage_digest("frames"),
+        code=lambda wildcards: MAKER_CODE[wildcards.key],
     script:
-        "../scripts/frames.py"
+        "../scripts/simulate.py"
+
+
+# the chunks' records go when the manifest stands: a change of code that reads or makes rows has to be seen here, too
+rule assemble:
+    input:
+        lambda wildcards: [
+            f"{DATA}/{wildcards.key}/chunks/{chunk}of{CHUNKS[wildcards.key]}.json"
+            for chunk in range(CHUNKS[wildcards.key])
+        ],
+    output:
+        f"{DATA}/{{key}}/manifest.json",
+    log:
+        f"{ROOT}/logs/data/assemble-{{key}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/assemble-{{key}}.tsv"
+    priority: 10
+    threads: lambda wildcards: WORKERS[wildcards.key]
+    resources:
+        mem_mb=lambda wildcards, threads, attempt: (1000 + 500 * threads) * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        section=lambda wildcards: SECTIONS[wildcards.key],
+        code=lambda wildcards: (MAKER_CODE[wildcards.key], stage_digest("assemble")),
+    script:
+        "../scripts/assemble.py"
+
+
+rule arrays:
+    input:
+        f"{DATA}/{{key}}/manifest.json",
+    output:
+        f"{DATA}/{{key}}/arrays/arrays.json",
+    log:
+        f"{ROOT}/logs/data/arrays-{{key}}.log",
+    priority: 10
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        code=stage_digest("arrays"),
+    script:
+        "../scripts/arrays.py"
+
+
+rule neighbours:
+    input:
+        f"{DATA}/{{key}}/arrays/arrays.json",
+    output:
+        f"{DATA}/{{key}}/neighbours/{{cutoff}}/arrays.json",
+    log:
+        f"{ROOT}/logs/data/neighbours-{{key}}-{{cutoff}}.log",
+    priority: 10
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        code=stage_digest("arrays"),
+    script:
+        "../scripts/neighbours.py"
 
 
 rule subset:
     input:
         f"{DATA}/{{key}}/manifest.json",
     output:
-        f"{DATA}/{{key}}/subsets/seed{{seed}}.parquet",
+        f"{DATA}/{{key}}/subsets/seed{{seed}}/n{{num_samples}}.parquet",
     log:
-        f"{ROOT}/logs/data/subset-{{key}}-seed{{seed}}.log",
+        f"{ROOT}/logs/data/subset-{{key}}-seed{{seed}}-n{{num_samples}}.log",
     priority: 10
     params:
-        num_samples=lambda wildcards: LONGEST[wildcards.key, int(wildcards.seed)],
         code=stage_digest("subset"),
     script:
         "../scripts/subset.py"
@@ -94,9 +154,14 @@ rule passport:
     output:
         manifest=f"{ROOT}/data/{{name}}/manifest.json",
         rows=f"{ROOT}/data/{{name}}/rows.parquet",
+        passport=f"{ROOT}/data/{{name}}/passport.json",
     log:
         f"{ROOT}/logs/data/passport-{{name}}.log",
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
     params:
+        draws=lambda wildcards: DRAWS.get(wildcards.name, []),
         code=stage_digest("passport"),
     script:
         "../scripts/passport.py"

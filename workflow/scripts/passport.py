@@ -1,10 +1,11 @@
-"""The copy of a data set's manifest and splits that the audit reads."""
+"""What a study keeps of a data set, for its report and its audit."""
 
 from pathlib import Path
 
-from chemscale.data.passport import write_study_data
+from chemscale.data.passport import prepare
 from stage import logged
 
 with logged(snakemake.log[0]):
     root = Path(snakemake.output.manifest).parents[2]
-    write_study_data(root, Path(snakemake.input[0]).parent, snakemake.wildcards.name)
+    draws = [tuple(draw) for draw in snakemake.params.draws]
+    prepare(root, Path(snakemake.input[0]).parent, snakemake.wildcards.name, draws)

@@ -1,4 +1,4 @@
-"""The order in which a seed draws its subsets."""
+"""The rows of a seed's subset."""
 
 from pathlib import Path
 
@@ -7,4 +7,4 @@ from stage import logged
 
 with logged(snakemake.log[0]):
     folder = Path(snakemake.input[0]).parent
-    prepare(folder, folder.name, int(snakemake.wildcards.seed), snakemake.params.num_samples)
+    prepare(folder, folder.name, int(snakemake.wildcards.seed), int(snakemake.wildcards.num_samples))

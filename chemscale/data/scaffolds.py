@@ -1,0 +1,14 @@
+"""Bemis-Murcko scaffolds: the ring systems of a molecule and what links them.
+
+G. W. Bemis and M. A. Murcko, The properties of known drugs. 1. Molecular frameworks, J. Med. Chem. 39, 2887 (1996).
+Computed only where a study asks for them: they cost about as much as reading the molecule.
+"""
+
+from __future__ import annotations
+
+
+def scaffold(constitution: str) -> str:
+    """The canonical SMILES of a molecule's scaffold, by its constitution; "" where it has no ring."""
+    from rdkit.Chem.Scaffolds import MurckoScaffold
+
+    return str(MurckoScaffold.MurckoScaffoldSmiles(constitution))  # type: ignore[no-untyped-call]

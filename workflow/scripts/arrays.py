@@ -1,0 +1,9 @@
+"""The arrays that training maps into memory."""
+
+from pathlib import Path
+
+from chemscale.data.prepare_arrays import prepare
+from stage import logged
+
+with logged(snakemake.log[0]):
+    prepare(Path(snakemake.input[0]).parent)

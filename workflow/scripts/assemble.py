@@ -1,0 +1,10 @@
+"""One set of all runs: vocabulary, shards and manifest."""
+
+from pathlib import Path
+
+from chemscale.data.assemble import prepare
+from stage import logged
+
+with logged(snakemake.log[0]):
+    folder = Path(snakemake.output[0]).parent
+    prepare(snakemake.params.section, folder, [Path(marker) for marker in snakemake.input], snakemake.threads)

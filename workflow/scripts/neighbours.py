@@ -1,0 +1,9 @@
+"""The neighbour lists of all frames within a cutoff."""
+
+from pathlib import Path
+
+from chemscale.data.prepare_arrays import prepare_neighbours
+from stage import logged
+
+with logged(snakemake.log[0]):
+    prepare_neighbours(Path(snakemake.input[0]).parents[1], float(snakemake.wildcards.cutoff))
