@@ -42,6 +42,10 @@ class TrainingError(ChemscaleError):
     """A training run cannot go on, for instance because its loss is not finite (exit code 1)."""
 
 
+class DiskFullError(ChemscaleError):
+    """A file could not be written for want of space (exit code 1)."""
+
+
 class LockedError(ChemscaleError):
     """Another process holds what this one would write (exit code 1)."""
 

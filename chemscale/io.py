@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chemscale.errors import RecordError
+from chemscale.errors import DiskFullError, RecordError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,21 +23,44 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path in the folder of `path`, renamed to `path` when the block ends without an error.
 
     The file is flushed to disk before the rename, so that a crash leaves the old file or the new one, never a part.
+
+    Raises:
+        DiskFullError: there is no space left.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    with disk_full_told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            with disk_full_told(path, temporary):
+                yield temporary
+                with open(temporary, "rb") as written:
+                    os.fsync(written.fileno())
+                # mkstemp makes files that only their owner reads; results are meant to be shared
+                os.chmod(temporary, 0o644)
+                os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_full_told(path: Path, begun: Path | None = None) -> Iterator[None]:
+    """Let a full disk, met while the block writes `path`, end as one message that names the folder and the need.
+
+    `begun` is the file that holds what could be written of it.
+    """
     try:
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        # mkstemp makes files that only their owner reads; results are meant to be shared
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        size = begun.stat().st_size if begun is not None and begun.exists() else 0
+        raise DiskFullError(
+            f"write {path}: found no space left in {path.parent} ({error.strerror or error}); it takes more than "
+            f"{size:,} bytes: free some space there, then run the same command again"
+        ) from None
 
 
 def write_text(path: Path, text: str) -> None:

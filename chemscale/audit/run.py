@@ -11,7 +11,14 @@ from chemscale.audit.cells import check_grid, check_records
 from chemscale.audit.data import check_data, check_subsets
 from chemscale.audit.files import check_files, seal
 from chemscale.audit.findings import Findings
-from chemscale.audit.tables import check_data_table, check_fits, check_gathered, check_page, check_text
+from chemscale.audit.tables import (
+    check_data_table,
+    check_fits,
+    check_gathered,
+    check_page,
+    check_passport_table,
+    check_text,
+)
 from chemscale.errors import ChemscaleError, InputError
 from chemscale.io import read_json, write_json
 
@@ -30,6 +37,7 @@ RECORDS: dict[str, tuple[str, Check]] = {
     "subsets": ("each cell saw the first rows of its seed's keyed order, so subsets nest", check_subsets),
     "gathered": ("the tables hold the raw records, value for value", check_gathered),
     "data table": ("the numbers of the data sets are those of their manifests", check_data_table),
+    "passport table": ("the numbers of the passports are those of their files", check_passport_table),
     "fits": ("every fit, interval, refusal and control effect follows from the tables", check_fits),
 }
 PAGE = "page"

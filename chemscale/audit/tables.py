@@ -12,6 +12,7 @@ import pandas as pd
 
 from chemscale import __version__
 from chemscale.audit.findings import Findings
+from chemscale.data.passport import passport_rows
 from chemscale.io import canonical_json, read_json, read_parquet
 from chemscale.records import gather
 from chemscale.scaling.study_fits import control_table, fit_study, local_slopes
@@ -25,6 +26,7 @@ ROW_KEYS = {
     "control_effects": "effect_id",
     "slopes": "slope_id",
     "data": "name",
+    "passport": "entry",
     "plan": "cell",
 }
 
@@ -70,6 +72,20 @@ def check_data_table(root: Path, study: dict[str, Any], findings: Findings) -> N
         for column in sorted(found[name].keys() | expected.keys()):
             where = f"tables/data.parquet: row {name}, column {column}"
             findings.equal(where, found[name].get(column), expected.get(column))
+
+
+def check_passport_table(root: Path, study: dict[str, Any], findings: Findings) -> None:
+    """`passport` holds the numbers of the passports."""
+    found = _by_key(root, "passport", "entry")
+    expected: dict[str, dict[str, Any]] = {}
+    for name in study["data"]:
+        rows = passport_rows(name, read_json(root / "data" / name / "passport.json"))
+        expected |= {row["entry"]: row for row in rows}
+    findings.same_names("tables/passport.parquet", found, expected)
+    for entry in found.keys() & expected.keys():
+        for column in sorted(found[entry].keys() | expected[entry].keys()):
+            where = f"tables/passport.parquet: row {entry}, column {column}"
+            findings.equal(where, found[entry].get(column), expected[entry].get(column))
 
 
 def check_fits(root: Path, study: dict[str, Any], findings: Findings) -> None:

@@ -67,6 +67,9 @@ def prepare(section: Mapping[str, Any], folder: Path, markers: Sequence[Path], w
     ledger = Ledger()
     for run in runs:
         if not run.exists():
+            # the records promise what is not there (an assembly was killed when it had removed some): read anew
+            for marker in markers:
+                marker.unlink()
             raise DataError(f"assemble {folder}", f"no {run.name} of {len(runs)} runs", "run the data stage again")
         ledger.add(read_ledger(run))
     _check_rejects(section, ledger)

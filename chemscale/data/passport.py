@@ -215,3 +215,28 @@ def measure_subsets(rows: Path, key: str, draws: Sequence[tuple[int, int]]) -> l
             amount = int(length[order[:num_samples]].sum())
             found.append({"seed": seed, "num_samples": num_samples, "length": amount})
     return found
+
+
+def passport_rows(name: str, passport: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The numbers of a passport as rows of `tables/passport.parquet`; a column that a kind lacks is missing.
+
+    Columns: entry (the row's name), data (the config's name of the data set), kind, item, then by kind
+    overlap: rows, groups, scaffolds that two splits share; subset: seed, num_samples, length (tokens or atoms);
+    length: the shortest, mean and longest row of a split (low, mean, high) and rows; element: atoms by split.
+    """
+    found: list[dict[str, Any]] = []
+    for pair in passport["overlaps"]:
+        numbers = {key: pair[key] for key in ("rows", "groups", "scaffolds")}
+        found.append({"kind": "overlap", "item": " and ".join(pair["splits"]), **numbers})
+    for split, counts in sorted(passport["lengths"].items()):
+        rows = sum(count for _, count in counts)
+        total = sum(length * count for length, count in counts)
+        numbers = {"low": counts[0][0], "mean": total / rows, "high": counts[-1][0], "rows": rows}
+        found.append({"kind": "length", "item": split, **numbers})
+    for subset in passport["subsets"]:
+        found.append({"kind": "subset", "item": f"seed {subset['seed']}, {subset['num_samples']} rows", **subset})
+    elements = sorted({element for counts in passport["elements"].values() for element in counts})
+    for element in elements:
+        atoms = {f"{split}_atoms": passport["elements"].get(split, {}).get(element, 0) for split in SPLITS}
+        found.append({"kind": "element", "item": element, **atoms})
+    return [{"entry": f"{name}, {row['kind']}, {row['item']}", "data": name, **row} for row in found]

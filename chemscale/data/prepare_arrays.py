@@ -15,7 +15,7 @@ from chemscale.data.neighbours import neighbour_edges
 from chemscale.data.shards import stream
 from chemscale.data.subsets import ALL_SPLITS, MAX_CLUSTERS, cluster_of
 from chemscale.families import LANGUAGE
-from chemscale.io import sha256_file, write_json
+from chemscale.io import disk_full_told, sha256_file, write_json
 
 # frames whose neighbours are found in one go
 _FRAMES_AT_ONCE = 20_000
@@ -51,14 +51,15 @@ _Parts = Iterator[dict[str, NDArray[Any]]]
 
 def _write(folder: Path, data_digest: str, writers: Mapping[str, tuple[str, int | None]], parts: _Parts) -> None:
     """Write arrays whose values come in parts, by name; then their record, the last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "arrays.json").unlink(missing_ok=True)
-    files = {name: _Writer(folder / f"{name}.npy", kind, width) for name, (kind, width) in writers.items()}
-    for part in parts:
-        for name, values in part.items():
-            files[name].add(values)
-    for file in files.values():
-        file.close()
+    with disk_full_told(folder / "arrays.json"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "arrays.json").unlink(missing_ok=True)
+        files = {name: _Writer(folder / f"{name}.npy", kind, width) for name, (kind, width) in writers.items()}
+        for part in parts:
+            for name, values in part.items():
+                files[name].add(values)
+        for file in files.values():
+            file.close()
     digests = {name: sha256_file(folder / f"{name}.npy") for name in files}
     write_json(folder / "arrays.json", {"data_digest": data_digest, "files": digests})
 

@@ -12,7 +12,8 @@ import itertools
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from chemscale.errors import DataError
 from chemscale.io import atomic_path, digest, write_json
 
 DIGEST = pa.binary(16)
@@ -103,16 +105,27 @@ def write_arrow(path: Path, table: pa.Table) -> None:
         writer.write_table(table)
 
 
+@contextmanager
+def _reader(path: Path) -> Iterator[pa.ipc.RecordBatchFileReader]:
+    try:
+        with pa.memory_map(str(path)) as source:
+            yield pa.ipc.open_file(source)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"read {path}", f"no whole Arrow file ({error})", "delete its data folder and run the data stage again"
+        ) from None
+
+
 def open_arrow(path: Path) -> pa.Table:
-    """The table of an Arrow file, mapped into memory: only what is touched is read."""
-    with pa.memory_map(str(path)) as source:
-        return pa.ipc.open_file(source).read_all()
+    """The table of an Arrow file, mapped into memory: only what is touched is read; `DataError` if it is damaged."""
+    with _reader(path) as reader:
+        return reader.read_all()
 
 
 def read_ledger(path: Path) -> Ledger:
-    """The ledger of a run."""
-    with pa.memory_map(str(path)) as source:
-        return Ledger.from_dict(json.loads(pa.ipc.open_file(source).schema.metadata[_LEDGER]))
+    """The ledger of a run; `DataError` if the run is damaged."""
+    with _reader(path) as reader:
+        return Ledger.from_dict(json.loads(reader.schema.metadata[_LEDGER]))
 
 
 def finish_chunk(

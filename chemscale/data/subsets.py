@@ -181,7 +181,7 @@ def prepare(folder: Path, key: str, seed: int, num_samples: int) -> None:
 
     from chemscale.data.manifest import read_manifest
     from chemscale.data.shards import stream
-    from chemscale.io import atomic_path
+    from chemscale.io import atomic_path, disk_full_told
 
     manifest = read_manifest(folder)
     training = manifest["splits"]["train"]["rows"]
@@ -200,7 +200,7 @@ def prepare(folder: Path, key: str, seed: int, num_samples: int) -> None:
             yield first + mine, np.array(table["row"].to_pylist(), object)[mine]
             first += table.num_rows
 
-    with tempfile.TemporaryFile() as keys_file:
+    with disk_full_told(folder / "subsets"), tempfile.TemporaryFile(dir=folder) as keys_file:
         # the last key that is taken lies in the bucket (first 16 bits) in which the count passes num_samples
         counts = np.zeros(2**16, np.int64)
         for _, part in rows():

@@ -22,6 +22,7 @@ _MOLECULES = (
 )
 _SHARDS = ("data/manifest", "data/shards", "data/subsets")
 _FRAMES = ("data/frames", "data/xtb", "units", *_RUNS)
+_PASSPORT = ("data/passport", "data/tokenizer", *_SHARDS)
 # what reads a source, for each kind of data section: the first stage of its data
 MAKERS: dict[str, tuple[str, ...]] = {
     "molecules": _MOLECULES,
@@ -43,14 +44,14 @@ STAGES: dict[str, tuple[str, ...]] = {
     "assemble": ("data/assemble", "data/tokenizer", *_RUNS, *_SHARDS),
     "arrays": ("data/arrays", "data/neighbours", "data/prepare_arrays", *_SHARDS),
     "subset": _SHARDS,
-    "passport": ("data/passport", "data/tokenizer", *_SHARDS),
+    "passport": _PASSPORT,
     "plan": ("cost", "planning/packs", "planning/plan", "units"),
     "gather": ("records",),
     "fits": ("scaling",),
-    "tables": ("reporting/tables",),
+    "tables": ("reporting/tables", *_PASSPORT),
     "figures": ("records", "reporting/axes", "reporting/figures", "reporting/results", "units"),
-    "report": ("records", "reporting", "units"),
-    "audit": ("audit", "cost", "data/subsets", "planning/packs", "planning/plan", "records", "scaling", "units"),
+    "report": ("records", "reporting", "units", *_PASSPORT),
+    "audit": ("audit", "cost", *_PASSPORT, "planning/packs", "planning/plan", "records", "scaling", "units"),
 }
 _TRAINING = (
     "cost/flops",

@@ -15,6 +15,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from chemscale.families import POTENTIALS
+from chemscale.io import read_json
 from chemscale.reporting.axes import INK, PAPER, amount, colour, log_axis, marker, plain, power_of_ten, save
 from chemscale.reporting.results import (
     DATA_EFFECT,
@@ -39,7 +40,7 @@ class Plot:
     """A figure: its file name without ending, what the page prints beside it, and how it is drawn."""
 
     name: str
-    section: str  # of the page: a family's name, "controls" or "potentials"
+    section: str  # of the page: a family's name, "controls", "potentials", or "data:NAME" for a data set
     title: str
     caption: str
     draw: Callable[[Axes], None]
@@ -97,7 +98,37 @@ def plots(results: Results) -> list[Plot]:
                 lambda axes: _draw_compared_data(axes, compared, sizes),
             )
         )
-    return found
+    return found + [_length_plot(results, name) for name in results.study["data"]]
+
+
+def _length_plot(results: Results, name: str) -> Plot:
+    passport = read_json(results.root / "data" / name / "passport.json")
+    unit = "tokens of a molecule" if passport["amount"] == "tokens" else "atoms of a frame"
+    return Plot(
+        f"lengths_{name}",
+        f"data:{name}",
+        f"{name}: how long its rows are",
+        f"Share of each split's rows by {unit}. Splits that were drawn fairly look alike.",
+        lambda axes: _draw_lengths(axes, passport["lengths"], unit),
+        3,
+    )
+
+
+def _draw_lengths(axes: Axes, lengths: dict[str, list[list[int]]], unit: str) -> None:
+    splits = [split for split in ("train", "validation", "test") if split in lengths]
+    longest = max(length for split in splits for length, _ in lengths[split])
+    # bars of the same width for all splits, of several lengths each where there are many
+    width = max(1, math.ceil((longest + 1) / 30))
+    for index, split in enumerate(splits):
+        shares = [0.0] * (longest // width + 1)
+        rows = sum(count for _, count in lengths[split])
+        for length, count in lengths[split]:
+            shares[length // width] += count / rows
+        edges = [(bar - 0.5 / width) * width for bar in range(len(shares) + 1)]
+        axes.stairs(shares, edges, color=colour(index), linewidth=1.6, label=split, fill=False)
+    axes.set_xlabel(unit if width == 1 else f"{unit}, in bars of {width}")
+    axes.set_ylabel("share of the split's rows")
+    axes.set_ylim(bottom=0)
 
 
 def _family_plots(family: FamilyResults) -> Iterator[Plot]:

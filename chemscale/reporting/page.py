@@ -119,6 +119,7 @@ def render(root: Path) -> str:
         protocols=PROTOCOLS,
         rates={family.name: rate_rule(family) for family in results.families},
         data=data_sets(root),
+        passports=passports(root, results),
         origin=origin(results),
         audit=audit_records(root),
         fit_settings=results.study["config"]["fits"],
@@ -289,6 +290,23 @@ def data_sets(root: Path) -> list[tuple[Row, list[str], list[str]]]:
         )
         for row in rows
     ]
+
+
+def passports(root: Path, results: Results) -> list[dict[str, Any]]:
+    """Each data set's passport: what names its snapshot, and the rows of its table by kind."""
+    rows = read_rows(root, "passport")
+    found = []
+    for name in results.study["data"]:
+        passport = read_json(root / "data" / name / "passport.json")
+        mine = [row for row in rows if row["data"] == name]
+        kinds = {kind: [row for row in mine if row["kind"] == kind] for kind in PASSPORT_KINDS}
+        found.append({"name": name, "kinds": kinds, **{key: passport[key] for key in _TOLD}})
+    return found
+
+
+# of a passport: what the page prints as text
+PASSPORT_KINDS = ("overlap", "length", "subset", "element")
+_TOLD = ("source", "amount", "warnings", "over_time_limit")
 
 
 def _is_split(column: str) -> bool:

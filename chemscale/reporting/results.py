@@ -22,6 +22,7 @@ KEYS = {
     "control_effects": "effect_id",
     "slopes": "slope_id",
     "data": "name",
+    "passport": "entry",
 }
 TITLES = {"chemgpt": "ChemGPT", "schnet": "SchNet", "painn": "PaiNN"}
 # kinds of rows in tables/control_effects.parquet

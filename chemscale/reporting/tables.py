@@ -1,27 +1,36 @@
-"""The numbers of the data sets as a table: `tables/data.parquet`, a row per data set, from the manifests' copies."""
+"""The numbers of the data sets as tables, from the copies of manifests and passports that the study keeps."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
+from chemscale.data.passport import passport_rows
 from chemscale.errors import RecordError
 from chemscale.io import canonical_json, read_json, write_parquet
 
 SPLITS = ("train", "validation", "test", "gap")
 TEXTS = ("name", "kind", "source", "version", "licence", "citation", "digest", "tokenizer_digest", "rejected")
 
+PASSPORT = [
+    *((name, pa.string()) for name in ("entry", "data", "kind", "item")),
+    *((name, pa.int64()) for name in ("rows", "groups", "scaffolds", "seed", "num_samples", "length", "low", "high")),
+    ("mean", pa.float64()),
+    *((f"{split}_atoms", pa.int64()) for split in ("train", "validation", "test")),
+]
+
 
 def write(root: Path) -> None:
-    """Write `tables/data.parquet` of the study in `root`.
+    """Write `tables/data.parquet`, a row per data set, and `tables/passport.parquet` of the study in `root`.
 
-    Columns: name (the config's), kind, source, version, licence, citation, digest, tokenizer_digest (null without one),
-    rejected (JSON: reason -> rows), then whole numbers: rows_in, rows_kept, rows_rejected, rejected_REASON for every
-    reason of any set (null where the set does not know it), and for each split of train, validation, test and gap:
-    SPLIT_rows, SPLIT_groups, SPLIT_tokens or SPLIT_frames (null where a set has no such split or unit).
+    Columns of `data`: name (the config's), kind, source, version, licence, citation, digest, tokenizer_digest (null
+    without one), rejected (JSON: reason -> rows), then whole numbers: rows_in, rows_kept, rows_rejected,
+    rejected_REASON for every reason of any set (null where the set does not know it), and for each split of train,
+    validation, test and gap: SPLIT_rows, SPLIT_groups, SPLIT_tokens or SPLIT_frames (null where a set has no such split
+    or unit). Those of `passport` are told by `chemscale.data.passport.passport_rows`.
     """
-    import pyarrow as pa
-
     root = Path(root)
     names = list(read_json(root / "config.json")["data"])
     rows = [_row(name, root / "data" / name / "manifest.json") for name in names]
@@ -33,6 +42,10 @@ def write(root: Path) -> None:
     )
     complete = [{column: row.get(column) for column in schema.names} for row in rows]
     write_parquet(root / "tables" / "data.parquet", pa.Table.from_pylist(complete, schema=schema))
+    told = [row for name in names for row in passport_rows(name, read_json(root / "data" / name / "passport.json"))]
+    columns = pa.schema(PASSPORT)
+    complete = [{column: row.get(column) for column in columns.names} for row in told]
+    write_parquet(root / "tables" / "passport.parquet", pa.Table.from_pylist(complete, schema=columns))
 
 
 def _row(name: str, path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ rule data_table:
         expand(rules.passport.output, name=STUDY.config.data),
     output:
         f"{ROOT}/tables/data.parquet",
+        f"{ROOT}/tables/passport.parquet",
     log:
         f"{ROOT}/logs/data_table.log",
     params:
@@ -26,6 +27,7 @@ rule figures:
         rules.study.output,
         rules.gather.output,
         rules.fits.output,
+        expand(rules.passport.output.passport, name=STUDY.config.data),
     output:
         directory(f"{ROOT}/figures"),
     log:
