@@ -1,5 +1,7 @@
 # make run    the default study, from raw data to the audited report
 # make test   every test that CI runs, but for the scheduler's (make test-slurm)
+# make bench  times against other packages, into results/benchmarks/
+# make test-scale  all of MOSES and ten million made molecules: the same bytes through kills, in bounded memory; an hour
 # Each sets up .venv first where pyproject.toml or constraints.txt changed since the last set-up.
 
 PYTHON ?= python3
@@ -14,7 +16,7 @@ BIN := .venv/bin
 STAMP := .venv/.set-up
 EXTRAS := train,data,study,workflow,test,dev
 
-.PHONY: run test check bench test-slurm venv clean distclean
+.PHONY: run test check bench test-scale test-slurm venv clean distclean
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
@@ -30,8 +32,13 @@ check: $(STAMP)
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	bash -n .ci/run tests/slurm/cluster.sh
 
-bench:
-	@echo "make bench is not there yet: the benchmarks against other packages come with a later version" >&2; exit 1
+bench: $(STAMP)
+	$(BIN)/python tests/benchmarks/prepare_molecules.py
+
+test-scale: $(STAMP)
+	$(BIN)/python tests/benchmarks/scale.py moses
+	$(BIN)/python tests/benchmarks/mutants.py data/scale/moses_two_workers data/scale/mutants.smi 10000000
+	$(BIN)/python tests/benchmarks/scale.py mutants data/scale/mutants.smi
 
 test-slurm: $(STAMP)
 	tests/slurm/cluster.sh run $(BIN)/python -m pytest -m slurm tests/slurm

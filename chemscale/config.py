@@ -126,22 +126,6 @@ class Structures(Sourced):
         return self
 
 
-class Conformers(DataSection):
-    """Conformers of many small molecules by normal-mode sampling, with GFN2-xTB energies and forces."""
-
-    kind: Literal["conformers"]
-    source: Literal["xtb"] = "xtb"
-    molecules_from: Literal["chemicals"] = "chemicals"
-    elements: list[str] = ["C", "H", "N", "O"]
-    min_heavy_atoms: Positive = 2
-    max_heavy_atoms: Positive = 5
-    num_molecules: Positive
-    exclude: list[str] = []  # SMILES of molecules, in whatever form of stereo, that are left out
-    frames_per_molecule: Positive
-    temperature: PositiveFloat = 500.0  # kelvin
-    seed: Seed = 0
-
-
 class Molecule(Section):
     """A molecule by its SMILES, or by a structure file that ASE reads."""
 
@@ -152,6 +136,29 @@ class Molecule(Section):
     def _one_of_both(self) -> Molecule:
         if (self.smiles is None) == (self.structure is None):
             raise ValueError("give smiles or structure")
+        return self
+
+
+class Conformers(DataSection):
+    """Conformers of many small molecules by normal-mode sampling, with GFN2-xTB energies and forces."""
+
+    kind: Literal["conformers"]
+    source: Literal["xtb"] = "xtb"
+    molecules: Annotated[dict[Name, Molecule], Field(min_length=1)] | None = None  # these; or else the lowest CIDs
+    molecules_from: Literal["chemicals"] = "chemicals"
+    elements: list[str] = ["C", "H", "N", "O"]
+    min_heavy_atoms: Positive = 2
+    max_heavy_atoms: Positive = 5
+    num_molecules: Positive | None = None
+    exclude: list[str] = []  # SMILES of molecules, in whatever form of stereo, that are left out
+    frames_per_molecule: Positive
+    temperature: PositiveFloat = 500.0  # kelvin
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _names_or_counts_its_molecules(self) -> Conformers:
+        if (self.molecules is None) == (self.num_molecules is None):
+            raise ValueError("give molecules, or num_molecules to take those of the lowest CIDs")
         return self
 
 
@@ -233,7 +240,7 @@ class Training(Section):
 
     learning_rate: LearningRate
     warmup: Share = 0.1  # share of the steps
-    final_rate: Share = 0.05  # share of the peak rate that the cosine ends at
+    final_rate: Annotated[float, Field(ge=0, le=1)] = 0.05  # share of the peak that the cosine ends at; 1 is constant
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # on matrices only
     beta1: Share = 0.9
     beta2: Share = 0.99

@@ -183,9 +183,9 @@ def _stated_rows(config: StudyConfig, data: str) -> int | None:
         published = CATALOGUE.get(section.source)
         some = isinstance(section, Structures) and section.molecules is not None
         return None if published is None or some else published.rows
-    if isinstance(section, Conformers):
+    if isinstance(section, Conformers) and section.num_molecules is not None:
         return section.num_molecules * section.frames_per_molecule
-    return len(section.molecules) * section.frames_per_molecule
+    return len(section.molecules or {}) * section.frames_per_molecule
 
 
 def _cells(

@@ -1,4 +1,4 @@
-"""Shared by all tests: copies of the repository to run the workflow in, and one finished smoke study."""
+"""Shared by all tests: copies of the repository to run the workflow in, one finished smoke study, and data folders."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,3 +87,99 @@ def smoke_tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 def finished(smoke_tree: Tree, tmp_path: Path) -> Tree:
     """The finished smoke study in a copy of its own, free to be changed."""
     return smoke_tree.copy(tmp_path / "finished")
+
+
+@pytest.fixture(scope="session")
+def write_data() -> Callable[..., dict[str, Any]]:
+    """A function that writes a whole data folder from rows of one's own, by the stages that write every other one."""
+    return _write_data
+
+
+def _write_data(
+    folder: Path,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    cutoffs: Sequence[float] = (),
+    draws: Sequence[tuple[int, int]] = (),
+    rejected: Mapping[str, int] | None = None,
+    warnings: Sequence[str] = (),
+    **settings: Any,
+) -> dict[str, Any]:
+    """Write runs, shards, manifest, arrays, neighbour lists and subsets of `folder`; the manifest.
+
+    Args:
+        folder: the data folder; its name is the data set's.
+        rows: molecules (smiles, selfies) or frames (molecule, frame, species, positions, energy, forces), each with its
+            split and a text that names its group; `row` (32 hex digits) is the digest of smiles, or of the frame.
+        cutoffs: of the neighbour lists, in angstrom.
+        draws: (seed, num_samples) of the subsets.
+        rejected: rows that were rejected on the way, by reason.
+        warnings: what was to be told of the source.
+        settings: of the data section, where they differ.
+    """
+    import hashlib
+    from collections import Counter
+    from types import SimpleNamespace
+    from unittest.mock import patch
+
+    import numpy as np
+    import pyarrow as pa
+
+    from chemscale.data import assemble, prepare_arrays, subsets
+    from chemscale.data.frames import write_frames
+    from chemscale.data.manifest import read_manifest
+    from chemscale.data.runs import DIGEST, Ledger, finish_chunk, run_path, work_folder, write_run
+    from chemscale.data.subsets import ALL_SPLITS
+
+    def digest(text: str | bytes) -> bytes:
+        return hashlib.blake2b(text if isinstance(text, bytes) else text.encode(), digest_size=16).digest()
+
+    language = "selfies" in rows[0]
+    known = {row["split"] for row in rows}
+    section = {
+        "kind": "molecules" if language else "structures",
+        # a split without rows was not asked for
+        **{split: 0.2 if split in known else 0.0 for split in ("validation", "test")},
+        "max_reject_share": 0.99,
+        "rows_per_shard": 50,
+        "vocabulary": None,
+        "min_symbol_count": 1,
+    } | settings
+    source = {"name": "toy"}
+    work = work_folder(folder, section, source, "code")
+    ledger = Ledger(len(rows) + sum((rejected or {}).values()), len(rows), Counter(rejected or {}))
+    groups = [digest(row["group"]) for row in rows]
+    places = list(range(len(rows)))
+    if language:
+        names = ["smiles", "selfies", *(["scaffold"] if "scaffold" in rows[0] else [])]
+        digests = [bytes.fromhex(row["row"]) if "row" in row else digest(row["smiles"]) for row in rows]
+        columns = {
+            "row": pa.array(digests, DIGEST),
+            "place": pa.array(places, pa.int64()),
+            "group": pa.array(groups, DIGEST),
+            "split": pa.array([ALL_SPLITS.index(row["split"]) for row in rows], pa.uint8()),
+            **{name: pa.array([row[name] for row in rows], pa.string()) for name in names},
+        }
+        write_run(run_path(work, 0), pa.table(columns), ledger)
+    else:
+        frames = []
+        for row, group in zip(rows, groups, strict=True):
+            arrays = {name: np.asarray(row[name], float).ravel() for name in ("positions", "forces")}
+            species = np.asarray(row["species"], np.uint8)
+            own = digest(species.tobytes() + arrays["positions"].tobytes())
+            own = bytes.fromhex(row["row"]) if "row" in row else own
+            frames.append({"smiles": "", **row, **arrays, "species": species, "row": own, "group": group})
+        write_frames(run_path(work, 0), frames, places, section, ledger)
+    units = SimpleNamespace(numbers=[0], total=1, warnings=list(warnings))
+    marker = folder / "chunks" / "0of1.json"
+    finish_chunk(marker, work, units, [], "toy", source)
+    # the stage's own functions, without a second for each new process
+    with patch.object(assemble, "ordered_map", lambda function, tasks, workers: map(function, tasks)):
+        assemble.prepare(section, folder, [marker], 1)
+    shutil.rmtree(marker.parent)
+    prepare_arrays.prepare(folder)
+    for cutoff in cutoffs:
+        prepare_arrays.prepare_neighbours(folder, cutoff)
+    for seed, num_samples in draws:
+        subsets.prepare(folder, folder.name, seed, num_samples)
+    return read_manifest(folder)

@@ -39,13 +39,13 @@ from chemscale.data.subsets import ALL_SPLITS, RowsDigest, count_groups
 from chemscale.data.tokenizer import CLS, SEP, UNK, vocabulary_of
 from chemscale.errors import DataError
 from chemscale.families import LANGUAGE, POTENTIALS
-from chemscale.io import atomic_path, read_json, sha256_file, write_json
+from chemscale.io import atomic_path, digest, read_json, sha256_file, write_json
 
 _DUPLICATE = "duplicate"
 _COUNTS = b"chemscale-counts"
 
 
-def prepare(section: Mapping[str, Any], folder: Path, markers: Sequence[Path], workers: int) -> None:
+def prepare(section: Mapping[str, Any], folder: Path, markers: Sequence[Path], code: str, workers: int) -> None:
     """Write tokenizer (molecules), shards and `manifest.json`, in this order, from the runs of all chunks.
 
     The same runs give the same bytes for every number of workers.
@@ -54,6 +54,7 @@ def prepare(section: Mapping[str, Any], folder: Path, markers: Sequence[Path], w
         section: the resolved data section.
         folder: the data folder.
         markers: the chunks' records.
+        code: the digest of the code that decides the shards: what another code began is not gone on with.
         workers: processes.
 
     Raises:
@@ -64,6 +65,7 @@ def prepare(section: Mapping[str, Any], folder: Path, markers: Sequence[Path], w
     chunks = [read_json(marker) for marker in markers]
     work = folder / "work" / chunks[0]["work"]
     runs = [run_path(work, number) for number in range(chunks[0]["units"])]
+    half_done = work / f"assembled-{digest(code)[:12]}"
     ledger = Ledger()
     for run in runs:
         if not run.exists():
@@ -72,10 +74,11 @@ def prepare(section: Mapping[str, Any], folder: Path, markers: Sequence[Path], w
                 marker.unlink()
             raise DataError(f"assemble {folder}", f"no {run.name} of {len(runs)} runs", "run the data stage again")
         ledger.add(read_ledger(run))
+    half_done.mkdir(exist_ok=True)
     _check_rejects(section, ledger)
 
     tasks = [
-        _Merge(runs, part, work / f"merged-{index:05d}.arrow")
+        _Merge(runs, part, half_done / f"merged-{index:05d}.arrow")
         for index, part in enumerate(partitions(ledger.rows_kept))
     ]
     merged = list(ordered_map(_merge, tasks, workers))
@@ -96,7 +99,7 @@ def prepare(section: Mapping[str, Any], folder: Path, markers: Sequence[Path], w
         tokenizer = vocabulary_of(section, symbols)
     vocabulary = None if tokenizer is None else tokenizer.vocabulary
     shard_tasks = [
-        _Shard(slices, work / "shards" / f"shard-{index:05d}.parquet", vocabulary)
+        _Shard(slices, half_done / "shards" / f"shard-{index:05d}.parquet", vocabulary)
         for index, slices in enumerate(_slices(merged, section["rows_per_shard"]))
     ]
     shards = list(ordered_map(_write_shard, shard_tasks, workers))
@@ -110,7 +113,7 @@ def prepare(section: Mapping[str, Any], folder: Path, markers: Sequence[Path], w
     # from here on the folder changes: without a manifest it is not whole
     (folder / "manifest.json").unlink(missing_ok=True)
     shutil.rmtree(folder / "shards", ignore_errors=True)
-    (work / "shards").rename(folder / "shards")
+    (half_done / "shards").rename(folder / "shards")
     for record in (folder / "shards").glob("*.json"):
         record.unlink()
     if tokenizer is not None:
@@ -300,24 +303,24 @@ def _tokens(selfies: pa.ChunkedArray, vocabulary: Sequence[str]) -> tuple[pa.Arr
 # --- what the manifest says of the splits -----------------------------------------------------------------------------
 
 
-def _split_records(merged: Sequence[_Merged], rows: int) -> dict[str, dict[str, Any]]:
+def _split_records(merged: Sequence[_Merged], total: int) -> dict[str, dict[str, Any]]:
     """Rows, groups and digest of every split that has rows, from the merged partitions."""
-    digests = {split: RowsDigest() for split in ALL_SPLITS}
+    told = {split: RowsDigest() for split in ALL_SPLITS}
     for part in merged:
         table = open_arrow(part.path)
         splits = table["split"].to_numpy()
         names = np.array(hex_digests(table["row"]).to_pylist(), object)
         for code in np.unique(splits):
-            digests[ALL_SPLITS[code]].add(names[splits == code].tolist())
+            told[ALL_SPLITS[code]].add(names[splits == code].tolist())
 
     def groups() -> Iterator[tuple[Any, Any]]:
         for part in merged:
             table = open_arrow(part.path)
             yield digest_words(table["group"])[0], table["split"].to_numpy()
 
-    counts = count_groups(groups, rows)
+    counts = count_groups(groups, total)
     return {
-        split: {"rows": digest.rows, "groups": counts.groups[split], "digest": digest.hexdigest()}
-        for split, digest in digests.items()
-        if digest.rows
+        split: {"rows": rows.rows, "groups": counts.groups[split], "digest": rows.hexdigest()}
+        for split, rows in told.items()
+        if rows.rows
     }

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chemscale.data.frames import Frames
+from chemscale.data.starts import Start, starts
 from chemscale.errors import DataError
 
 if TYPE_CHECKING:
@@ -47,9 +48,16 @@ class Molecule:
     constitution: str
 
 
-def tasks(section: Mapping[str, Any], compounds: Iterable[tuple[int, str]]) -> list[tuple[Molecule, Mapping[str, Any]]]:
-    """What `sample` takes, for every molecule of a data section of kind conformers; see `choose`."""
-    return [(molecule, section) for molecule in choose(section, compounds)]
+def tasks(section: Mapping[str, Any], compounds: Iterable[tuple[int, str]]) -> list[tuple[Start, Mapping[str, Any]]]:
+    """What `sample` takes, for every molecule that a data section of kind conformers names or chooses.
+
+    Raises:
+        DataError: a SMILES or a structure file is wrong, or there are fewer molecules than asked for.
+    """
+    if section["molecules"] is not None:
+        return [(start, section) for start in starts(section)]
+    chosen = choose(section, compounds)
+    return [(Start(molecule.smiles, molecule.smiles, molecule.constitution), section) for molecule in chosen]
 
 
 def choose(section: Mapping[str, Any], compounds: Iterable[tuple[int, str]]) -> list[Molecule]:
@@ -106,18 +114,18 @@ def choose(section: Mapping[str, Any], compounds: Iterable[tuple[int, str]]) -> 
     )
 
 
-def sample(task: tuple[Molecule, Mapping[str, Any]]) -> Frames:
+def sample(task: tuple[Start, Mapping[str, Any]]) -> Frames:
     """The frames of one molecule, every frame one group: that of the molecule's constitution."""
     from ase.data import atomic_masses
 
     from chemscale.data import xtb
 
-    molecule, section = task
-    frames = Frames(molecule.smiles, molecule.smiles)
+    start, section = task
+    frames = Frames(start.name, start.smiles)
     count = section["frames_per_molecule"]
-    random = xtb.random_state(section["seed"], molecule.smiles)
+    random = xtb.random_state(section["seed"], start.key)
     try:
-        surface, positions = xtb.minimum(molecule.smiles, random)
+        surface, positions = start.minimum(random)
         hessian = numerical_hessian(surface, positions)
         # the minimum's charges, not those of the last displacement, start every frame's
         surface.energy_and_forces(positions)
@@ -126,7 +134,7 @@ def sample(task: tuple[Molecule, Mapping[str, Any]]) -> Frames:
         return frames
     wavenumbers, modes = normal_modes(hessian, positions, atomic_masses[surface.numbers])
     for displacement in draw_displacements(wavenumbers, modes, section["temperature"], count, random):
-        frames.add(surface, positions + displacement, group=molecule.constitution, split=None)
+        frames.add(surface, positions + displacement, group=start.group, split=None)
     return frames
 
 

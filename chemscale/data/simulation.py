@@ -9,6 +9,7 @@ from typing import Any
 from chemscale.data import conformers, sources, trajectories
 from chemscale.data.frames import make_chunk
 from chemscale.data.runs import work_folder
+from chemscale.data.starts import structure_digests
 
 # molecules whose conformers one process makes in a few seconds
 _UNIT_MOLECULES = 8
@@ -37,8 +38,11 @@ def prepare(
     from chemscale.data.xtb import source_record
 
     source: dict[str, Any] = source_record()
+    if digests := structure_digests(section):
+        source["structures"] = digests
     if section["kind"] == "conformers":
-        source["molecules"] = sources.record({"source": section["molecules_from"]})
+        if section["molecules"] is None:
+            source["molecules"] = sources.record({"source": section["molecules_from"]})
         work = work_folder(folder, section, source, code)
         made = conformers.tasks(section, sources.chemicals())
         make_chunk(conformers.sample, made, _UNIT_MOLECULES, section, work, chunk, workers, marker, source)

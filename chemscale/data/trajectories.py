@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chemscale.data.frames import Frames
+from chemscale.data.starts import Start, starts
 from chemscale.data.subsets import time_splits
-from chemscale.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,44 +18,26 @@ if TYPE_CHECKING:
     from chemscale.data.xtb import Array, Surface
 
 
-def tasks(section: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
+def tasks(section: Mapping[str, Any]) -> list[tuple[Start, Mapping[str, Any]]]:
     """What `simulate` takes, for every molecule of a data section of kind trajectories.
 
     Raises:
-        DataError: a SMILES is wrong, or the settings leave a split without frames.
+        DataError: a SMILES or a structure file is wrong, or the settings leave a split without frames.
     """
     time_splits(section, section["frames_per_molecule"])
-    molecules = {name: _canonical(name, molecule["smiles"]) for name, molecule in sorted(section["molecules"].items())}
-    return [(name, smiles, section) for name, smiles in molecules.items()]
+    return [(start, section) for start in starts(section)]
 
 
-def _canonical(name: str, smiles: str) -> str:
-    """The canonical SMILES of a trajectory's molecule; `DataError` where it is none that `chemscale.data.xtb` takes."""
-    from rdkit import Chem, rdBase
-
-    with rdBase.BlockLogs():
-        molecule = Chem.MolFromSmiles(smiles)
-    if molecule is None or molecule.GetNumAtoms() == 0:
-        found = f"{smiles!r}, which is no SMILES"
-    elif Chem.GetFormalCharge(molecule) != 0:
-        found = f"{smiles!r} with charge {Chem.GetFormalCharge(molecule):+d}"
-    elif any(atom.GetNumRadicalElectrons() for atom in molecule.GetAtoms()):
-        found = f"{smiles!r} with unpaired electrons"
-    else:
-        return str(Chem.MolToSmiles(molecule))
-    raise DataError(f"trajectories: molecules.{name}.smiles", found, "give a neutral molecule with paired electrons")
-
-
-def simulate(task: tuple[str, str, Mapping[str, Any]]) -> Frames:
+def simulate(task: tuple[Start, Mapping[str, Any]]) -> Frames:
     """The saved frames of one molecule's trajectory; a group is a block of time."""
     from chemscale.data import xtb
 
-    name, smiles, section = task
+    start, section = task
     splits = time_splits(section, section["frames_per_molecule"])
-    frames = Frames(name, smiles)
-    random = xtb.random_state(section["seed"], smiles)
+    frames = Frames(start.name, start.smiles)
+    random = xtb.random_state(section["seed"], start.key)
     try:
-        surface, positions = xtb.minimum(smiles, random)
+        surface, positions = start.minimum(random)
         dynamics: Any = langevin(surface, positions, section, random)
         dynamics.run(section["equilibration_steps"])
     except xtb.Failure as failure:
@@ -68,7 +50,7 @@ def simulate(task: tuple[str, str, Mapping[str, Any]]) -> Frames:
             # the molecule has left the surface: there is nothing after this
             frames.reject(failure.reason, len(splits) - done)
             break
-        frames.add(surface, np.array(dynamics.atoms.positions), group=f"{name}|{block}", split=split)
+        frames.add(surface, np.array(dynamics.atoms.positions), group=f"{start.name}|{block}", split=split)
     return frames
 
 

@@ -119,7 +119,15 @@ def minimum(smiles: str, random: np.random.Generator) -> tuple[Surface, Array]:
     Raises:
         Failure: embedding_failed, not_converged or scf_failed.
     """
-    numbers, positions = _embed(smiles, int(random.integers(2**31)))
+    return relaxed(*_embed(smiles, int(random.integers(2**31))), random)
+
+
+def relaxed(numbers: NDArray[np.int64], positions: Array, random: np.random.Generator) -> tuple[Surface, Array]:
+    """A minimum near `positions` [A, 3]: BFGS until no force exceeds 0.02 eV/angstrom; the surface and positions.
+
+    Raises:
+        Failure: not_converged or scf_failed.
+    """
     surface = Surface(numbers)
     atoms = Atoms(numbers, positions + random.normal(0, _PUSH, positions.shape))
     atoms.calc = SurfaceCalculator(surface)

@@ -32,6 +32,7 @@ MAKERS: dict[str, tuple[str, ...]] = {
         "data/downloads",
         "data/simulation",
         "data/sources",
+        "data/starts",
         "data/trajectories",
         *_FRAMES,
     ),

@@ -1,9 +1,9 @@
 """Make molecules in any number: random point mutations of MOSES molecules in SELFIES, valid by construction.
 
-    python tests/benchmarks/mutants.py SHARDS OUT.smi 10000000 [--workers 2]
+    python tests/benchmarks/mutants.py FOLDER OUT.smi 10000000 [--workers 2]
 
-SHARDS is the `shards` folder of a prepared MOSES data set. Line k depends on k and the shards alone: the same file for
-every number of workers, and the first lines of a longer file are those of a shorter one. Ten million take about a
+FOLDER holds a prepared MOSES data set, anywhere below it. Line k depends on k and the molecules alone: the same file
+for every number of workers, and the first lines of a longer file are those of a shorter one. Ten million take about a
 quarter of an hour on two cores.
 """
 
@@ -27,12 +27,12 @@ from mutation import LINES, mutate
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("shards", type=Path)
+    parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("lines", type=int)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    files = sorted(options.shards.glob("*.parquet"))
+    files = sorted(options.folder.rglob("shards/*.parquet"))
     alphabet = sorted({symbol for text in _texts(files[:1]) for symbol in symbols(text)})
 
     def tasks():

@@ -18,7 +18,13 @@ def mutate(task: tuple[int, list[str], tuple[str, ...]]) -> str:
     lines = []
     for text in strings:
         parts = symbols(text)
-        for place in random.integers(len(parts), size=_MUTATIONS):
-            parts[place] = alphabet[random.integers(len(alphabet))]
-        lines.append(selfies.decoder("".join(parts)))
+        while True:
+            mutant = list(parts)
+            for place in random.integers(len(parts), size=_MUTATIONS):
+                mutant[place] = alphabet[random.integers(len(alphabet))]
+            smiles = selfies.decoder("".join(mutant))
+            # a mutation can end the molecule early; there are few small ones, and they would come again and again
+            if len(smiles) > 0.7 * len(parts):
+                break
+        lines.append(smiles)
     return "\n".join(lines) + "\n"

@@ -46,7 +46,7 @@ def own_files(section):
     """The user's files that a data section is made of, and no published ones: those are known by their content."""
     files = [section["path"]] if section.get("source") == "file" else []
     files += [section["vocabulary"]] if section.get("vocabulary") else []
-    if section["kind"] == "trajectories":
+    if section["kind"] in ("conformers", "trajectories") and section["molecules"]:
         files += [molecule["structure"] for molecule in section["molecules"].values() if molecule["structure"]]
     return files
 

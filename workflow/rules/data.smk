@@ -95,7 +95,7 @@ rule assemble:
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         section=lambda wildcards: SECTIONS[wildcards.key],
-        code=lambda wildcards: (MAKER_CODE[wildcards.key], stage_digest("assemble")),
+        code=lambda wildcards: MAKER_CODE[wildcards.key] + stage_digest("assemble"),
     script:
         "../scripts/assemble.py"
 

@@ -7,4 +7,5 @@ from stage import logged
 
 with logged(snakemake.log[0]):
     folder = Path(snakemake.output[0]).parent
-    prepare(snakemake.params.section, folder, [Path(marker) for marker in snakemake.input], snakemake.threads)
+    params = snakemake.params
+    prepare(params.section, folder, [Path(marker) for marker in snakemake.input], params.code, snakemake.threads)
