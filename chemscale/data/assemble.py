@@ -114,8 +114,10 @@ def prepare(section: Mapping[str, Any], folder: Path, markers: Sequence[Path], c
     (folder / "manifest.json").unlink(missing_ok=True)
     shutil.rmtree(folder / "shards", ignore_errors=True)
     (half_done / "shards").rename(folder / "shards")
-    for record in (folder / "shards").glob("*.json"):
-        record.unlink()
+    named = {Path(shard.entry["file"]).name for shard in shards}
+    for other in (folder / "shards").iterdir():
+        if other.name not in named:
+            other.unlink()  # a shard's record, or what a writer that was killed has left
     if tokenizer is not None:
         tokenizer.save(folder / "tokenizer.json")
     write_manifest(

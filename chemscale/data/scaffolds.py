@@ -9,6 +9,12 @@ from __future__ import annotations
 
 def scaffold(constitution: str) -> str:
     """The canonical SMILES of a molecule's scaffold, by its constitution; "" where it has no ring."""
+    from rdkit import Chem
     from rdkit.Chem.Scaffolds import MurckoScaffold
 
-    return str(MurckoScaffold.MurckoScaffoldSmiles(constitution))  # type: ignore[no-untyped-call]
+    molecule = Chem.MolFromSmiles(constitution)
+    if molecule is None:
+        # a graph without the charge that its aromatic bonds had, a cyclopentadienide's: rings are rings all the same
+        molecule = Chem.MolFromSmiles(constitution, sanitize=False)
+        Chem.FastFindRings(molecule)
+    return str(MurckoScaffold.MurckoScaffoldSmiles(mol=molecule))  # type: ignore[no-untyped-call]

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -165,76 +163,3 @@ def subset_index(keys: NDArray[np.uint64], num_samples: int) -> NDArray[np.int64
     So subsets of one seed are nested, those of two seeds are drawn anew, and none depends on the order of rows.
     """
     return np.sort(np.argsort(keys, kind="stable")[:num_samples])
-
-
-def prepare(folder: Path, key: str, seed: int, num_samples: int) -> None:
-    """Write `subsets/seed{seed}/n{num_samples}.parquet` of a data folder: the places of a subset's rows in the shards.
-
-    The keys go through a temporary file: memory does not grow with the number of rows. The file's metadata name the
-    data set, the digest of the data and that of the subset's rows. Another subset is another file.
-
-    Raises:
-        DataError: there are fewer training rows than asked for.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from chemscale.data.manifest import read_manifest
-    from chemscale.data.shards import stream
-    from chemscale.io import atomic_path, disk_full_told
-
-    manifest = read_manifest(folder)
-    training = manifest["splits"]["train"]["rows"]
-    if num_samples > training:
-        raise DataError(
-            f"a subset of {num_samples:,} rows of {key}",
-            f"{training:,} training rows that were kept",
-            "ask for a smaller subset or for more data",
-        )
-
-    def rows() -> Iterator[tuple[NDArray[np.int64], Any]]:
-        """Training rows, a part at a time: the place of each in the shards, and its digest."""
-        first = 0
-        for table in stream(folder, ["row", "split"]):
-            mine = np.flatnonzero(np.array(table["split"].to_pylist()) == "train")
-            yield first + mine, np.array(table["row"].to_pylist(), object)[mine]
-            first += table.num_rows
-
-    with disk_full_told(folder / "subsets"), tempfile.TemporaryFile(dir=folder) as keys_file:
-        # the last key that is taken lies in the bucket (first 16 bits) in which the count passes num_samples
-        counts = np.zeros(2**16, np.int64)
-        for _, part in rows():
-            keys = subset_keys(part, key, seed)
-            counts += np.bincount((keys >> np.uint64(48)).astype(np.int64), minlength=2**16)
-            keys_file.write(keys.tobytes())
-
-        def stored() -> Iterator[NDArray[np.uint64]]:
-            keys_file.seek(0)
-            while content := keys_file.read(2**23):
-                yield np.frombuffer(content, np.uint64)
-
-        bucket = int(np.searchsorted(np.cumsum(counts), num_samples))
-        within = np.sort(np.concatenate([keys[keys >> np.uint64(48) == bucket] for keys in stored()]))
-        taken = num_samples - int(counts[:bucket].sum())
-        last, equal_left = within[taken - 1], int((within[:taken] == within[taken - 1]).sum())
-
-    digest = RowsDigest()
-    with atomic_path(folder / "subsets" / f"seed{seed}" / f"n{num_samples}.parquet") as temporary:
-        schema = pa.schema([pa.field("place", pa.int64(), nullable=False)])
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            for places, part in rows():
-                keys = subset_keys(part, key, seed)
-                equal = np.flatnonzero(keys == last)
-                mine = keys < last
-                mine[equal[:equal_left]] = True
-                equal_left -= len(equal[:equal_left])
-                writer.write_table(pa.table([pa.array(places[mine])], schema=schema))
-                digest.add(part[mine].tolist())
-            writer.add_key_value_metadata(
-                {
-                    "dataset": key,
-                    "seed": str(seed),
-                    "data_digest": manifest["digest"],
-                    "subset_digest": digest.hexdigest(),
-                }
-            )

@@ -44,7 +44,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     **MAKERS,
     "assemble": ("data/assemble", "data/tokenizer", *_RUNS, *_SHARDS),
     "arrays": ("data/arrays", "data/neighbours", "data/prepare_arrays", *_SHARDS),
-    "subset": _SHARDS,
+    "subset": ("data/prepare_subsets", *_SHARDS),
     "passport": _PASSPORT,
     "plan": ("cost", "planning/packs", "planning/plan", "units"),
     "gather": ("records",),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from chemscale.config import STATED_ROWS, load_config
+from chemscale.config import load_config
 from chemscale.errors import ConfigError
 from chemscale.study import load_study
 
@@ -156,12 +156,6 @@ def test_quickstart_has_the_promised_grid():
         assert max(subsets) >= 31 * min(subsets)  # one and a half decades
         points = {(cell.size, cell.num_samples) for cell in study.cells if cell.family == family and cell.seed}
         assert len(points) >= 5
-
-
-def test_stated_rows_are_those_of_the_source():
-    from chemscale.data.sources import SOURCES
-
-    assert {name: SOURCES[name].rows for name in STATED_ROWS} == STATED_ROWS
 
 
 def test_key_of_data_ignores_workers_alone(edited):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from chemscale.data.subsets import prepare
+from chemscale.data.prepare_subsets import prepare
 from stage import logged
 
 with logged(snakemake.log[0]):

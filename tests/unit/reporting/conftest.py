@@ -184,6 +184,7 @@ def build(root: Path, study: dict[str, Any]) -> None:
             "settings": study["config"]["data"][name],
         }
         write_json(root / "data" / name / "manifest.json", manifest)
+        write_json(root / "data" / name / "passport.json", passport_of(name, manifest, unit))
     check = {
         "name": "cells",
         "proves": "the table follows from the records",
@@ -196,6 +197,34 @@ def build(root: Path, study: dict[str, Any]) -> None:
     gather_study(root)
     write_fits(root)
     write_data_table(root)
+
+
+def passport_of(name: str, manifest: dict[str, Any], unit: str) -> dict[str, Any]:
+    """A passport in which no two numbers are equal by accident."""
+    pairs = (("train", "validation"), ("train", "test"), ("validation", "test"))
+    scaffolds = [31, 37, 41] if unit == "tokens" else [None] * 3
+    return {
+        "schema_version": 1,
+        "name": name,
+        "source": manifest["source"] | {"file": "a file.tsv"},
+        "amount": unit,
+        "warnings": [] if unit == "tokens" else ["forces have a root mean square of 23 eV/angstrom <b>&"],
+        "over_time_limit": ["e" * 32] if unit == "tokens" else [],
+        "overlaps": [
+            {"splits": list(pair), "rows": 0, "groups": 0, "scaffolds": shared}
+            for pair, shared in zip(pairs, scaffolds, strict=True)
+        ],
+        "lengths": {
+            "train": [[7, 4000], [19, 5000]],
+            "validation": [[8, 200]],
+            "test": [[7, 100], [23, 300]],
+        },
+        "elements": {"train": {"C": 7001, "O": 5003}, "validation": {"C": 211}, "test": {"C": 401, "Br": 3}},
+        "subsets": [
+            {"seed": 0, "num_samples": 250, "length": 3301},
+            {"seed": 1, "num_samples": 8000, "length": 99_991},
+        ],
+    }
 
 
 def resolved(folder: Path, change: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:

@@ -24,6 +24,7 @@ KEYS = {
     "control_effects": "effect_id",
     "slopes": "slope_id",
     "data": "name",
+    "passport": "entry",
 }
 
 

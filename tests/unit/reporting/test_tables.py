@@ -27,6 +27,19 @@ def test_the_data_table_is_the_manifests(planted: Path) -> None:
     assert rows["conformers"]["tokenizer_digest"] is None
 
 
+def test_the_passport_table_is_the_passports(planted: Path) -> None:
+    rows = {row["entry"]: row for row in read_parquet(planted / "tables" / "passport.parquet").to_pylist()}
+    overlap = rows["molecules, overlap, train and test"]
+    assert (overlap["rows"], overlap["groups"], overlap["scaffolds"]) == (0, 0, 37)
+    assert rows["conformers, overlap, train and test"]["scaffolds"] is None
+    test = rows["molecules, length, test"]
+    assert (test["low"], test["mean"], test["high"], test["rows"]) == (7, (7 * 100 + 23 * 300) / 400, 23, 400)
+    subset = rows["conformers, subset, seed 1, 8000 rows"]
+    assert (subset["seed"], subset["num_samples"], subset["length"]) == (1, 8000, 99_991)
+    bromine = rows["molecules, element, Br"]
+    assert [bromine[f"{split}_atoms"] for split in ("train", "validation", "test")] == [0, 0, 3]
+
+
 def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", {"data": {"molecules": {}}})
     write_json(tmp_path / "data" / "molecules" / "manifest.json", {"source": {}, "rejected": {}})

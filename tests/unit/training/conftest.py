@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 
-from chemscale.data.shards import FRAMES_SCHEMA, LANGUAGE_SCHEMA, write_manifest, write_shards
-from chemscale.data.tokenizer import Tokenizer
 from chemscale.grid import Cell
 
 LANGUAGE_KEY, FRAMES_KEY = "toy-language", "toy-frames"
@@ -14,48 +12,26 @@ def _split(index):
     return ("test", "validation", "train", "train", "train", "train")[index % 6]
 
 
-def _manifest(folder, domain, shards, digest):
-    write_manifest(
-        folder,
-        name=folder.name,
-        domain=domain,
-        source={"name": "toy"},
-        settings={},
-        shards=shards,
-        rejected={},
-        tokenizer_digest=digest,
-    )
-
-
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory):
+def data_dir(tmp_path_factory, write_data):
     """A data folder with 120 strings of carbon and oxygen and 60 three-atom frames."""
     root = tmp_path_factory.mktemp("data")
     random = np.random.default_rng(0)
     strings = ["".join(random.choice(["[C]", "[O]", "[=C]"], length)) for length in random.integers(2, 20, 120)]
-    tokenizer = Tokenizer.build(strings)
-    folder = root / LANGUAGE_KEY
-    folder.mkdir()
-    tokenizer.save(folder / "tokenizer.json")
     rows = [
-        {"row": f"{i:032x}", "group": f"{i // 2:032x}", "split": _split(i // 2), "smiles": "", "selfies": s,
-         "tokens": tokenizer.encode(s)}
+        {"smiles": f"toy {i}", "selfies": s, "group": str(i // 2), "split": _split(i // 2)}
         for i, s in enumerate(strings)
-    ]  # fmt: skip
-    _manifest(folder, "language", write_shards(folder, rows, LANGUAGE_SCHEMA, 50), tokenizer.digest)
+    ]
+    write_data(root / LANGUAGE_KEY, rows, draws=[(seed, 30) for seed in (0, 1, 3)])
 
     frames = []
     for i in range(60):
         positions = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]]) + 0.1 * random.normal(size=(3, 3))
         frames.append(
-            {"row": f"{i:032x}", "group": f"{i // 3:032x}", "split": _split(i // 3), "smiles": "O",
-             "molecule": "water", "frame": i, "species": [8, 1, 1],
-             "positions": positions.ravel().tolist(), "energy": float(positions.sum()),
-             "forces": random.normal(size=9).tolist()}
+            {"group": str(i // 3), "split": _split(i // 3), "molecule": "water", "frame": i, "species": [8, 1, 1],
+             "positions": positions, "energy": float(positions.sum()), "forces": random.normal(size=9)}
         )  # fmt: skip
-    folder = root / FRAMES_KEY
-    folder.mkdir()
-    _manifest(folder, "potentials", write_shards(folder, frames, FRAMES_SCHEMA, 25), None)
+    write_data(root / FRAMES_KEY, frames, cutoffs=[4.0], draws=[(seed, 30) for seed in (0, 1, 3)], rows_per_shard=25)
     return root
 
 

@@ -9,11 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from chemscale.data.shards import load_language
-from chemscale.data.subsets import rows_digest, subset_rows
+from chemscale.data.shards import stream
+from chemscale.data.subsets import rows_digest, subset_keys
 from chemscale.errors import Stopped, TrainingError
 from chemscale.io import read_parquet, sha256_file
 from chemscale.records import read_metrics
@@ -93,11 +92,11 @@ def test_records_say_what_was_trained_on(make_cell, data_dir, tmp_path):
     cell = make_cell()
     _train(cell, tmp_path, data_dir)
     metrics = read_metrics(cell.folder(tmp_path) / "metrics.json")
-    data = load_language(data_dir / cell.data["key"])
-    training = [row for row, split in zip(data.rows, data.splits, strict=True) if split == "train"]
-    chosen = subset_rows(training, cell.data["key"], 0, 30)
-    lengths = dict(zip(data.rows, np.diff(data.offsets), strict=True))
-    assert metrics["tokens_unique"] == sum(lengths[row] - 1 for row in chosen)
+    rows = [row for part in stream(data_dir / cell.data["key"], ["row", "split", "tokens"]) for row in part.to_pylist()]
+    training = {row["row"]: len(row["tokens"]) for row in rows if row["split"] == "train"}
+    keys = dict(zip(training, subset_keys(list(training), cell.data["key"], 0), strict=True))
+    chosen = sorted(training, key=keys.__getitem__)[:30]
+    assert metrics["tokens_unique"] == sum(training[row] - 1 for row in chosen)
     assert metrics["subset_digest"] == rows_digest(chosen)
     assert metrics["flops_6n"] == 6 * metrics["num_params_non_embedding"] * metrics["tokens_seen"]
     clusters = read_parquet(cell.folder(tmp_path) / "test_clusters.parquet")
