@@ -59,7 +59,7 @@ def test_a_grid_of_two_thousand_cells_is_planned(tree: Tree) -> None:
 
     counts = job_counts(tree.snakemake("-n", "--quiet", "rules", config=changed_smoke(tree, grow)))
     assert counts["train"] == 2000
-    assert counts["subset"] == 10
+    assert counts["subset"] == 100
 
 
 def _unknown_key(config: dict[str, Any]) -> None:

@@ -78,6 +78,31 @@ def test_an_added_seed_trains_new_cells_alone(finished: Tree) -> None:
     assert cells == {"cells/chemgpt/w8/n25/seed7", "cells/chemgpt/w8/n50/seed7"}
 
 
+def test_an_added_subset_adds_its_file_and_its_cells_alone(finished: Tree) -> None:
+    config = yaml.safe_load((finished.path / "tests/smoke.yaml").read_text())
+    config["families"]["chemgpt"]["grid"].append({"sizes": ["w8"], "num_samples": [300]})
+    (finished.path / "changed.yaml").write_text(yaml.safe_dump(config))
+    rules, cells = planned(finished, "changed.yaml")
+    assert cells == {"cells/chemgpt/w8/n300/seed0"}
+    assert rules == {"study", "plan", "passport", "data_table", "subset", "train", *GATHERING}
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (finished.path / "data").rglob("*.*")}
+    done = finished.snakemake("results/smoke/cells/chemgpt/w8/n300/seed0/metrics.json", config="changed.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (finished.path / "data").rglob("*.*")}
+    assert {path: after[path] for path in before} == before
+    (new,) = after.keys() - before.keys()
+    assert new.match("subsets/seed0/n300.parquet")
+
+
+def test_an_edited_reader_reads_its_sources_again(finished: Tree) -> None:
+    edit(finished, "data/molecules")
+    done = finished.snakemake("-n", "--quiet", "rules")
+    output = done.stdout + done.stderr
+    assert re.search(r"^read +1$", output, re.MULTILINE)
+    assert re.search(r"^assemble +1$", output, re.MULTILINE)
+    assert "simulate" not in output
+
+
 def test_a_deleted_cell_comes_back_bit_by_bit_and_alone(finished: Tree) -> None:
     folder = finished.path / "results/smoke/cells/painn/w8/n8/seed0"
     before = (folder / "metrics.json").read_bytes()
