@@ -37,7 +37,7 @@ DONE = re.compile(r"\bdone (cells|controls)/")
 CHATTER = re.compile(
     r"\s*$|SNAKEMAKE$|=+$|  [A-Z][\w ()]*: |Assuming unrestricted|Building DAG|Using shell|Select jobs|"
     r"Execute \d+ jobs|Nothing to be done|Complete log|Provided cores|Rules claiming more|"
-    r"Conda environments: ignored|host: "
+    r"Conda environments: ignored|host: |Elapsed time: "
 )
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 

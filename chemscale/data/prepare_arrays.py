@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +23,13 @@ _FRAMES_AT_ONCE = 20_000
 
 
 class _Writer:
-    """A `.npy` file that is written in parts, its length known when it is closed: memory does not grow with it."""
+    """A `.npy` file that is written in parts, its length known at the end: memory does not grow with it."""
 
     _HEADER = 128  # bytes, as many as a header of any length of ours takes
 
-    def __init__(self, path: Path, kind: str, width: int | None = None) -> None:
+    def __init__(self, file: IO[bytes], kind: str, width: int | None = None) -> None:
         self._kind, self._width, self._numbers = np.dtype(kind), width, 0
-        self._file = open(path, "wb")  # noqa: SIM115 (closed by `close`)
+        self._file = file
         self._file.write(bytes(self._HEADER))
 
     def add(self, part: NDArray[Any]) -> None:
@@ -36,14 +37,13 @@ class _Writer:
         self._file.write(np.ascontiguousarray(part, self._kind).tobytes())
         self._numbers += part.size
 
-    def close(self) -> None:
-        """Write the header (NumPy's format, version 1.0) and close the file."""
+    def finish(self) -> None:
+        """Write the header (NumPy's format, version 1.0)."""
         shape = (self._numbers,) if self._width is None else (self._numbers // self._width, self._width)
         told = repr({"descr": self._kind.str, "fortran_order": False, "shape": shape})
         text = told.ljust(self._HEADER - 11).encode() + b"\n"
         self._file.seek(0)
         self._file.write(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
-        self._file.close()
 
 
 _Parts = Iterator[dict[str, NDArray[Any]]]
@@ -51,15 +51,18 @@ _Parts = Iterator[dict[str, NDArray[Any]]]
 
 def _write(folder: Path, data_digest: str, writers: Mapping[str, tuple[str, int | None]], parts: _Parts) -> None:
     """Write arrays whose values come in parts, by name; then their record, the last."""
-    with disk_full_told(folder / "arrays.json"):
+    with disk_full_told(folder / "arrays.json"), ExitStack() as opened:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "arrays.json").unlink(missing_ok=True)
-        files = {name: _Writer(folder / f"{name}.npy", kind, width) for name, (kind, width) in writers.items()}
+        files = {
+            name: _Writer(opened.enter_context(open(folder / f"{name}.npy", "wb")), kind, width)
+            for name, (kind, width) in writers.items()
+        }
         for part in parts:
             for name, values in part.items():
                 files[name].add(values)
         for file in files.values():
-            file.close()
+            file.finish()
     digests = {name: sha256_file(folder / f"{name}.npy") for name in files}
     write_json(folder / "arrays.json", {"data_digest": data_digest, "files": digests})
 

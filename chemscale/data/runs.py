@@ -139,7 +139,7 @@ def finish_chunk(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    log = logging.getLogger("chemscale.data")
+    log, told = logging.getLogger("chemscale.data"), logging.getLogger("chemscale.progress")
     done = Ledger()
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -147,7 +147,7 @@ def finish_chunk(
         for ledger in results:
             done.add(ledger)
             progress.update(bar, completed=done.rows_in)
-            log.info("%s: %d rows made, %d of them kept", what, done.rows_in, done.rows_kept)
+            told.info("%s: %s rows read, %s of them kept", what, f"{done.rows_in:,}", f"{done.rows_kept:,}")
     total = Ledger()
     for number in units.numbers:
         total.add(read_ledger(run_path(work, number)))

@@ -43,8 +43,8 @@ def train(job: Job, attempts: int) -> None:
     subset = job.subset(data)
     validation = job.split(data, "validation")
     test = job.split(data, "test")
-    predicted = np.diff(data.offsets) - 1  # each molecule's first token is given, not predicted
-    sampler = TokenBatches(predicted[subset.index], settings["batch_tokens"], cell.seed)
+    predicted = _predicted(data, subset.index)
+    sampler = TokenBatches(predicted, settings["batch_tokens"], cell.seed)
     steps = total_steps(cell.protocol, sampler)
 
     # --- model and engine ---------------------------------------------------------------------------------------------
@@ -71,13 +71,13 @@ def train(job: Job, attempts: int) -> None:
         )
         index = subset.index[chosen]
         tokens = _padded(data, index)
-        num_predicted = int(predicted[index].sum())
+        num_predicted = int(predicted[chosen].sum())
         loss = _loss_per_token(model, tokens).sum() / num_predicted
         norm = engine.step(loss, rate)
         progress.step += 1
         progress.samples_seen += len(index)
         progress.seen += num_predicted
-        for name, value in language_flops(cell.knobs, len(tokenizer), predicted[index].tolist()).items():
+        for name, value in language_flops(cell.knobs, len(tokenizer), predicted[chosen].tolist()).items():
             progress.flops[name] = progress.flops.get(name, 0) + value
         curve.write(
             step=progress.step,
@@ -105,7 +105,7 @@ def train(job: Job, attempts: int) -> None:
         weights.save(
             job.checkpoint.folder, model, {"family": cell.family, "knobs": cell.knobs, "vocab": len(tokenizer)}
         )
-    clusters = cluster_sums(data.cluster_names, data.test_clusters, sums, predicted[test.index])
+    clusters = cluster_sums(data.cluster_names, data.test_clusters, sums, _predicted(data, test.index))
 
     # --- records ------------------------------------------------------------------------------------------------------
     parameters = count(cell.family, cell.knobs, len(tokenizer))
@@ -114,7 +114,7 @@ def train(job: Job, attempts: int) -> None:
             "num_params": parameters.total,
             "num_params_non_embedding": parameters.non_embedding,
             "tokens_seen": progress.seen,
-            "tokens_unique": int(predicted[subset.index].sum()),
+            "tokens_unique": int(predicted.sum()),
             "frames_seen": None,
             "frames_unique": None,
             **progress.flops,
@@ -130,6 +130,12 @@ def train(job: Job, attempts: int) -> None:
         clusters,
         attempts,
     )
+
+
+def _predicted(data: LanguageData, index: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The number of predicted tokens of molecules: each one's first token is given."""
+    predicted: NDArray[np.int64] = data.offsets[index + 1] - data.offsets[index] - 1
+    return predicted
 
 
 def _padded(data: LanguageData, index: NDArray[np.int64]) -> Tensor:
@@ -167,5 +173,4 @@ def _loss_per_molecule(model: nn.Module, data: LanguageData, index: NDArray[np.i
 
 def _mean_loss(model: nn.Module, data: LanguageData, index: NDArray[np.int64]) -> float:
     """Loss of a split in nats per token, token-weighted."""
-    predicted = data.offsets[index + 1] - data.offsets[index] - 1
-    return float(_loss_per_molecule(model, data, index).sum() / predicted.sum())
+    return float(_loss_per_molecule(model, data, index).sum() / _predicted(data, index).sum())

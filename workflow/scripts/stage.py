@@ -7,11 +7,27 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from chemscale.errors import ChemscaleError
+
+_SECONDS_BETWEEN = 30
+
+
+class _NowAndThen(logging.Handler):
+    """Passes on what a long stage says of its progress, at most once in half a minute."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        super().__init__()
+        self._tell, self._told = tell, time.monotonic()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass the message on, where the last one is long enough ago."""
+        if time.monotonic() - self._told >= _SECONDS_BETWEEN:
+            self._told = time.monotonic()
+            self._tell(record.getMessage())
 
 
 @contextmanager
@@ -32,6 +48,7 @@ def logged(log: str) -> Iterator[None]:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        logging.getLogger("chemscale.progress").addHandler(_NowAndThen(tell))
         try:
             yield
             sys.stdout.flush()
