@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from chemscale.catalogue import CATALOGUE
 from chemscale.errors import ConfigError
 from chemscale.families import FAMILIES, LANGUAGE, POTENTIALS, Family
+from chemscale.units import ENERGY_UNITS, LENGTH_UNITS
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -40,7 +42,7 @@ class DataSection(Section):
 
     validation: Share
     test: Share
-    rows_per_shard: Positive = 50_000
+    rows_per_shard: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 50_000
     max_reject_share: Share = 0.05
     # how the work is spread, which never changes the output and is no part of the data's key
     workers: Positive = 2  # processes of a job
@@ -78,7 +80,7 @@ class Molecules(Sourced):
     kind: Literal["molecules"]
     source: _sources(LANGUAGE)  # type: ignore[valid-type]
     column: str | None = None  # source: file; the column that holds SMILES, by name
-    stereo: Literal["keep", "strip"] = "keep"
+    stereo: Literal["keep", "strip"] = "keep"  # isotopes go with it
     fragments: Literal["keep", "largest"] = "keep"
     max_symbols: Annotated[int, Field(ge=1, le=2046)] = 128  # a model has 2,048 positions
     min_symbol_count: Positive = 1
@@ -90,9 +92,20 @@ class Molecules(Sourced):
     scaffolds: bool = False  # compute them also where they don't decide the split
 
     @model_validator(mode="after")
+    def _tables_have_a_column(self) -> Molecules:
+        table = self.path is not None and re.search(r"\.(csv|tsv|parquet)(\.gz)?$", self.path.lower()) is not None
+        if self.source == "file" and table and self.column is None:
+            raise ValueError("a table takes the name of the column that holds SMILES: column")
+        if self.column is not None and (self.source != "file" or not table):
+            raise ValueError("column is for tables of one's own: CSV, TSV or Parquet")
+        return self
+
+    @model_validator(mode="after")
     def _vocabulary_is_pinned(self) -> Molecules:
         if (self.vocabulary is None) != (self.vocabulary_digest is None):
             raise ValueError("vocabulary and vocabulary_digest are set together")
+        if self.vocabulary is not None and "min_symbol_count" in self.model_fields_set:
+            raise ValueError("min_symbol_count makes a vocabulary; with a pinned one there is none to make")
         if self.unknown_symbols == "reject" and self.vocabulary is None:
             raise ValueError("unknown_symbols 'reject' takes a pinned vocabulary: one from training knows its symbols")
         return self
@@ -106,23 +119,35 @@ class Structures(Sourced):
     molecules: Annotated[list[str], Field(min_length=1)] | None = None  # by name, of the source; None takes all
     # of a file of one's own
     format: Literal["extxyz", "ase_db", "md17", "rmd17", "ani1x"] | None = None
-    energy_unit: str | None = None
-    length_unit: str | None = None
+    energy_unit: Literal[*ENERGY_UNITS] | None = None  # type: ignore[valid-type]
+    length_unit: Literal[*LENGTH_UNITS] | None = None  # type: ignore[valid-type]
     energy_key: str | None = None
     forces_key: str | None = None
     molecule_key: str | None = None
     largest_force: PositiveFloat = 300.0  # eV/angstrom on one atom; frames with larger ones are rejected
-    # molecules and formulas go to a split by hash; trajectories are cut into blocks of time with a gap
-    split_by: Literal["molecule", "formula", "time"] = "molecule"
+    # molecules and formulas go to a split by hash; trajectories are cut into blocks of time with a gap. By default MD17
+    # and rMD17 are split by time, ANI-1x by formula, a file of one's own by molecule.
+    split_by: Literal["molecule", "formula", "time"]
     blocks: Annotated[int, Field(ge=3)] = 10
-    gap_frames: Annotated[int, Field(ge=0)] = 20
+    gap_frames: Annotated[int, Field(ge=0)] = 200  # of the trajectory: 100 fs of MD17
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_as_fits_the_source(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "split_by" in values:
+            return values
+        source = str(values.get("source"))
+        timed = "md17" in source or (source == "file" and values.get("format") in ("md17", "rmd17"))
+        by_formula = source == "ani1x" or (source == "file" and values.get("format") == "ani1x")
+        return {**values, "split_by": "time" if timed else "formula" if by_formula else "molecule"}
 
     @model_validator(mode="after")
     def _own_files_state_their_format(self) -> Structures:
         if self.source == "file" and None in (self.format, self.energy_unit, self.length_unit):
             raise ValueError("source 'file' takes format, energy_unit and length_unit")
-        if self.source != "file" and (self.format, self.energy_unit, self.length_unit) != (None, None, None):
-            raise ValueError("format, energy_unit and length_unit are the catalogue's unless source is 'file'")
+        own = ("format", "energy_unit", "length_unit", "energy_key", "forces_key", "molecule_key")
+        if self.source != "file" and (given := [key for key in own if getattr(self, key) is not None]):
+            raise ValueError(f"{' and '.join(given)}: only for source 'file', others are known")
         return self
 
 

@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from chemscale.catalogue import CATALOGUE
-from chemscale.config import Block, Conformers, FamilySection, Molecules, Protocol, Structures, StudyConfig, load_config
+from chemscale.config import (
+    Block,
+    Conformers,
+    FamilySection,
+    Molecules,
+    Protocol,
+    Structures,
+    StudyConfig,
+    Trajectories,
+    load_config,
+)
 from chemscale.errors import ConfigError
 from chemscale.families import FAMILIES, LANGUAGE
 from chemscale.grid import Cell
@@ -117,6 +127,11 @@ def load_study(path: str | Path) -> Study:
             known = found is None or Path(found).is_file() or (section.source != "file" and Path(found).is_dir())
             if not known:
                 raise ConfigError(f"{path}: data.{name}.{key}", f"{found!r}, which is no file", "name an existing file")
+        if isinstance(section, Conformers | Trajectories):
+            for molecule, told in (section.molecules or {}).items():
+                if told.structure is not None and not Path(told.structure).is_file():
+                    where = f"{path}: data.{name}.molecules.{molecule}.structure"
+                    raise ConfigError(where, f"{told.structure!r}, which is no file", "name an existing file")
     return study
 
 

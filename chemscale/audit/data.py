@@ -22,10 +22,8 @@ from chemscale.data.subsets import (
     MAX_CLUSTERS,
     RowsDigest,
     cluster_of,
-    rows_digest,
+    listing_digest,
     split_of,
-    subset_index,
-    subset_keys,
     time_splits,
 )
 from chemscale.data.tokenizer import Tokenizer
@@ -53,10 +51,7 @@ def check_data(root: Path, study: dict[str, Any], findings: Findings) -> None:
         settings = data_settings(study["config"]["data"][name])
         findings.equal(f"{where}/manifest.json: settings", manifest["settings"], settings)
         findings.equal(f"{where}/manifest.json: name", manifest["name"], entry["key"])
-        rejected = sum(manifest["rejected"].values())
-        findings.equal(f"{where}/manifest.json: rows_in", manifest["rows_in"], manifest["rows_kept"] + rejected)
-        kept = sum(shard["rows"] for shard in manifest["shards"])
-        findings.equal(f"{where}/manifest.json: rows_kept", manifest["rows_kept"], kept)
+        _check_ledger(where, manifest, findings)
         _check_rows(root, where, manifest, findings)
         _check_passport(root, name, manifest, sorted(draws[name]), findings)
         if entry["domain"] == LANGUAGE:
@@ -67,28 +62,40 @@ def check_data(root: Path, study: dict[str, Any], findings: Findings) -> None:
                 findings.equal(f"{where}/tokenizer/{file}", read_json(root / where / "tokenizer" / file), content)
 
 
+def _check_ledger(where: str, manifest: dict[str, Any], findings: Findings) -> None:
+    """The numbers of a manifest agree with each other."""
+    where = f"{where}/manifest.json"
+    amount = AMOUNTS[manifest["domain"]]
+    shards, splits, rejected = manifest["shards"], manifest["splits"], manifest["rejected"]
+    findings.equal(f"{where}: rows_in", manifest["rows_in"], manifest["rows_kept"] + sum(rejected.values()))
+    findings.equal(f"{where}: rows_kept", manifest["rows_kept"], sum(shard["rows"] for shard in shards))
+    of_shards, of_splits = (sum(part[amount] for part in parts) for parts in (shards, splits.values()))
+    findings.equal(f"{where}: {amount} of all shards and of all splits", of_shards, of_splits)
+    over_limit = rejected.get("over_time_limit", 0)
+    findings.equal(f"{where}: rows over the time limit", over_limit, len(manifest["over_time_limit"]))
+    findings.same_names(f"{where}: elements of splits", manifest["elements"], splits)
+    for split, unknown in manifest.get("unknown_tokens", {}).items():
+        inner = splits[split]["tokens"] - 2 * splits[split]["rows"]
+        findings.equal(f"{where}: unknown tokens of {split} are among its tokens", 0 <= unknown <= inner, True)
+
+
 def _check_passport(
     root: Path, name: str, manifest: dict[str, Any], draws: list[tuple[int, int]], findings: Findings
 ) -> None:
     where = f"data/{name}/passport.json"
     passport = read_json(root / where)
-    expected = passport_of(name, manifest, root / "data" / name / "rows.parquet", draws, passport["elements"])
+    expected = passport_of(name, manifest, root / "data" / name / "rows.parquet", draws)
     findings.same_names(where, passport, expected)
     for key, value in expected.items():
         findings.equal(f"{where}: {key}", passport.get(key), json.loads(canonical_json(value)))
     for pair in expected["overlaps"]:
         one, other = pair["splits"]
-        # blocks of time lie next to each other: their gap was cut out of the groups at a border
         findings.equal(f"data/{name}/rows.parquet: rows both in {one} and {other}", pair["rows"], 0)
         findings.equal(f"data/{name}/rows.parquet: groups both in {one} and {other}", pair["groups"], 0)
-    for split, counts in passport["elements"].items():
-        atoms = sum(counts.values())
-        rows = manifest["splits"].get(split, {}).get("rows", 0)
-        if manifest["domain"] == LANGUAGE:
-            findings.equal(f"{where}: elements.{split} has an atom for every molecule", atoms >= rows, True)
-        else:
-            lengths = sum(length * count for length, count in expected["lengths"].get(split, []))
-            findings.equal(f"{where}: elements.{split}, all atoms", atoms, lengths)
+    if manifest["domain"] != LANGUAGE:
+        for split, counts in manifest["elements"].items():
+            atoms = sum(length * count for length, count in expected["lengths"].get(split, []))
+            findings.equal(f"data/{name}/manifest.json: elements.{split}, all atoms", sum(counts.values()), atoms)
 
 
 def _batches(path: Path, columns: list[str]) -> Iterator[Any]:
@@ -124,6 +131,7 @@ def _check_rows(root: Path, where: str, manifest: dict[str, Any], findings: Find
             for row, group, split in zip(rows, groups, splits, strict=True):
                 if split != (rule := split_of(group, settings["validation"], settings["test"])):
                     findings.differ(f"{where}/rows.parquet: row {row} is in {split}, its group's hash says {rule}")
+    _check_listings(path, where, manifest, findings)
     found = {
         split: {"rows": told.rows, amount: amounts[split], "digest": told.hexdigest()}
         for split, told in digests.items()
@@ -135,6 +143,21 @@ def _check_rows(root: Path, where: str, manifest: dict[str, Any], findings: Find
     findings.same_names(f"{where}: split", set(found), manifest["splits"])
     for split, numbers in found.items():
         findings.equal(f"{where}/manifest.json: splits.{split}", manifest["splits"].get(split, {}), numbers)
+
+
+def _check_listings(path: Path, where: str, manifest: dict[str, Any], findings: Findings) -> None:
+    """All columns of the rows are those that the shards had when the manifest was written."""
+    with pq.ParquetFile(path) as file:
+        known = file.schema_arrow.names
+        columns = [name for name in ("row", "group", "split", "length", "frame", "scaffold") if name in known]
+        waiting = pa.table({name: pa.array([], file.schema_arrow.field(name).type) for name in columns})
+        batches = file.iter_batches(columns=columns, batch_size=100_000)
+        for shard in manifest["shards"]:
+            while waiting.num_rows < shard["rows"] and (batch := next(batches, None)) is not None:
+                waiting = pa.concat_tables([waiting, pa.table(batch).cast(waiting.schema)])
+            part, waiting = waiting.slice(0, shard["rows"]), waiting.slice(shard["rows"])
+            found = listing_digest([part[name].to_pylist() for name in columns])
+            findings.equal(f"{where}/rows.parquet: listing of {shard['file']}", found, shard["listing"])
 
 
 class _Times:
@@ -184,17 +207,19 @@ def check_subsets(root: Path, study: dict[str, Any], findings: Findings) -> None
         metrics = read_metrics(root / cell.path / "metrics.json")
         known = data[cell.data["name"]]
         where = f"{cell.path}/metrics.json"
-        if cell.num_samples > len(known.train):
-            findings.differ(f"{where}: {cell.num_samples} training rows, of {len(known.train)}")
+        subset = known.subsets.get((cell.seed, cell.num_samples))
+        if subset is None:
+            findings.differ(f"data/{cell.data['name']}/passport.json: no subset of {cell.path}")
             continue
-        subset_digest, tokens = known.subset(cell.data["key"], cell.seed, cell.num_samples)
         findings.equal(f"{where}: data_digest", metrics["data_digest"], known.manifest["digest"])
-        findings.equal(f"{where}: subset_digest", metrics["subset_digest"], subset_digest)
+        findings.equal(f"{where}: subset_digest", metrics["subset_digest"], subset["digest"])
         findings.equal(f"{where}: val_digest", metrics["val_digest"], known.digest("validation"))
         findings.equal(f"{where}: test_digest", metrics["test_digest"], known.digest("test"))
         further = {other: data[other].digest("test") for other in cell.data["evaluations"]}
         findings.equal(f"{where}: evaluation_digests", metrics["evaluation_digests"], further)
         if cell.domain == LANGUAGE:
+            # the first token of each molecule is given, not predicted
+            tokens = subset["length"] - cell.num_samples
             findings.equal(f"{where}: tokens_unique", metrics["tokens_unique"], tokens)
         clusters = read_parquet(root / cell.path / "test_clusters.parquet")
         counts = dict(zip(clusters["cluster"].to_pylist(), clusters["count"].to_pylist(), strict=True))
@@ -202,42 +227,24 @@ def check_subsets(root: Path, study: dict[str, Any], findings: Findings) -> None
 
 
 class _Rows:
-    """A data set by its manifest and `rows.parquet`: what its cells' records are compared with."""
+    """A data set by manifest, passport and rows, which `check_data` holds against each other."""
 
     def __init__(self, root: Path, name: str, domain: str) -> None:
-        self.manifest: dict[str, Any] = read_json(root / "data" / name / "manifest.json")
-        train, lengths = [], []
+        folder = root / "data" / name
+        self.manifest: dict[str, Any] = read_json(folder / "manifest.json")
+        subsets = read_json(folder / "passport.json")["subsets"]
+        self.subsets = {(subset["seed"], subset["num_samples"]): subset for subset in subsets}
         test: dict[str, int] = defaultdict(int)
-        for batch in _batches(root / "data" / name / "rows.parquet", ["row", "group", "split", "length"]):
-            mine = batch.filter(pc.equal(batch["split"], "train"))
-            train.append(mine["row"])
-            lengths.append(mine["length"].to_numpy())
+        for batch in _batches(folder / "rows.parquet", ["group", "split", "length"]):
             held_out = batch.filter(pc.equal(batch["split"], "test"))
             for group, length in zip(held_out["group"].to_pylist(), held_out["length"].to_pylist(), strict=True):
                 # the first token of a molecule is given, not predicted; a frame has three forces an atom
                 test[group] += length - 1 if domain == LANGUAGE else 3 * length
-        self.train = pa.chunked_array(train)
-        self._lengths = np.concatenate(lengths)
         clusters: dict[str, int] = defaultdict(int)
         for group, amount in test.items():
             clusters[cluster_of(group, len(test) > MAX_CLUSTERS)] += amount
         self.clusters = dict(clusters)
-        self._keys: dict[tuple[str, int], Any] = {}
-        self._subsets: dict[tuple[str, int, int], tuple[str, int]] = {}
 
     def digest(self, split: str) -> str:
-        """The digest of a split's rows; `check_data` holds it against the rows."""
+        """The digest of a split's rows."""
         return str(self.manifest["splits"][split]["digest"])
-
-    def subset(self, key: str, seed: int, num_samples: int) -> tuple[str, int]:
-        """The digest of a subset's rows, and its predicted tokens."""
-        draw = (key, seed)
-        if draw not in self._keys:
-            self._keys[draw] = np.concatenate(
-                [subset_keys(chunk.to_pylist(), key, seed) for chunk in self.train.chunks]
-            )
-        if (subset := (key, seed, num_samples)) not in self._subsets:
-            chosen = subset_index(self._keys[draw], num_samples)
-            told = rows_digest(self.train.take(pa.array(chosen)).to_pylist())
-            self._subsets[subset] = told, int((self._lengths[chosen] - 1).sum())
-        return self._subsets[subset]

@@ -13,6 +13,7 @@ import pandas as pd
 from chemscale import __version__
 from chemscale.audit.findings import Findings
 from chemscale.data.passport import passport_rows
+from chemscale.errors import RecordError
 from chemscale.io import canonical_json, read_json, read_parquet
 from chemscale.records import gather
 from chemscale.scaling.study_fits import control_table, fit_study, local_slopes
@@ -177,8 +178,13 @@ def check_text(root: Path, render: Callable[[Path], str], findings: Findings) ->
 
 
 def _by_key(root: Path, name: str, key: str) -> dict[str, dict[str, Any]]:
-    """A table's rows as plain values, by the column that names a row."""
-    return {str(row[key]): row for row in read_parquet(root / "tables" / f"{name}.parquet").to_pylist()}
+    """A table's rows as plain values, by the column that names a row; `RecordError` where two rows have one name."""
+    path = root / "tables" / f"{name}.parquet"
+    rows = read_parquet(path).to_pylist()
+    found = {str(row[key]): row for row in rows}
+    if len(found) < len(rows):
+        raise RecordError(f"read {path}", f"{len(rows)} rows of {len(found)} names", "run the stage that writes it")
+    return found
 
 
 def _owed(tables: dict[str, dict[str, dict[str, Any]]]) -> set[tuple[str, str, str]]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from chemscale.data.manifest import read_manifest
 from chemscale.data.subsets import ALL_SPLITS
 from chemscale.errors import DataError
-from chemscale.io import read_json, sha256_file
+from chemscale.io import digest, read_json, sha256_file
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,26 @@ class DataArrays:
         """
         import pyarrow.parquet as pq
 
-        path = self.folder / "subsets" / f"seed{seed}" / f"n{num_samples}.parquet"
-        if not path.exists():
-            raise DataError(f"read the subset of {num_samples} rows of seed {seed}", f"no {path}", "run its stage")
-        with pq.ParquetFile(path) as file:
-            told = {key.decode(): value.decode() for key, value in (file.metadata.metadata or {}).items()}
-            places: NDArray[np.int64] = file.read()["place"].to_numpy()
+        told, path = _subset_told(self.folder, seed, num_samples), _subset_path(self.folder, seed, num_samples)
+        places: NDArray[np.int64] = pq.read_table(path, partitioning=None)["place"].to_numpy()
         if told.get("data_digest") != self.manifest["digest"] or len(places) != num_samples:
             raise DataError(f"read {path}", "a subset of other data than these", "run the data stage again")
         return places, told["subset_digest"]
+
+
+def _subset_path(folder: Path, seed: int, num_samples: int) -> Path:
+    return folder / "subsets" / f"seed{seed}" / f"n{num_samples}.parquet"
+
+
+def _subset_told(folder: Path, seed: int, num_samples: int) -> dict[str, str]:
+    """What a subset's file says of itself; `DataError` where there is none."""
+    import pyarrow.parquet as pq
+
+    path = _subset_path(folder, seed, num_samples)
+    if not path.exists():
+        raise DataError(f"read the subset of {num_samples} rows of seed {seed}", f"no {path}", "run its stage")
+    found = pq.read_metadata(path).metadata or {}
+    return {key.decode(): value.decode() for key, value in found.items()}
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,25 @@ class FrameData(DataArrays):
 def cutoff_folder(cutoff: float) -> str:
     """The folder, in a data folder, of the neighbour lists of a cutoff in angstrom."""
     return f"neighbours/{cutoff:g}"
+
+
+def content(folder: Path, cutoff: float | None, subset: tuple[int, int] | None) -> str:
+    """The digest of what a run reads of a data folder, by the records of its arrays; without hashing them again.
+
+    Args:
+        folder: the data folder.
+        cutoff: of its neighbour lists in angstrom, if it uses any.
+        subset: seed and number of samples, if it draws one.
+
+    Raises:
+        RecordError: a record is missing.
+    """
+    records = [read_json(folder / "arrays" / "arrays.json")]
+    if cutoff is not None:
+        records.append(read_json(folder / cutoff_folder(cutoff) / "arrays.json"))
+    if subset is not None:
+        records.append(_subset_told(folder, *subset)["subset_digest"])
+    return digest(records)
 
 
 def load_language(folder: Path) -> LanguageData:

@@ -1,7 +1,7 @@
 """From sorted runs to shards: one set without duplicates, its vocabulary, Parquet shards, and the manifest last.
 
 Nothing here holds more than a partition or a shard of the rows at once. Everything on the way lies in the folder of the
-runs, whole or not at all, so that an interrupted assembly goes on where it was; it is removed when the manifest stands.
+runs, whole or not at all, so that an interrupted assembly goes on where it was; the next stage removes it.
 Rows lie in the order of their digests: as good as shuffled, and the same whatever came first.
 """
 
@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from chemscale.data.elements import count_elements, count_species
 from chemscale.data.manifest import AMOUNTS, write_manifest
 from chemscale.data.pool import ordered_map
 from chemscale.data.runs import (
@@ -35,7 +36,7 @@ from chemscale.data.runs import (
     write_arrow,
 )
 from chemscale.data.shards import FRAMES_SCHEMA, LANGUAGE_SCHEMA, ROW_GROUP
-from chemscale.data.subsets import ALL_SPLITS, RowsDigest, count_groups
+from chemscale.data.subsets import ALL_SPLITS, RowsDigest, count_groups, listing_digest, scaffold_digest
 from chemscale.data.tokenizer import CLS, SEP, UNK, vocabulary_of
 from chemscale.errors import DataError
 from chemscale.families import LANGUAGE, POTENTIALS
@@ -63,6 +64,11 @@ def prepare(section: Mapping[str, Any], folder: Path, markers: Sequence[Path], c
     log = logging.getLogger("chemscale.data")
     domain = LANGUAGE if section["kind"] == "molecules" else POTENTIALS
     chunks = [read_json(marker) for marker in markers]
+    for chunk, marker in zip(chunks, markers, strict=True):
+        if any(chunk[key] != chunks[0][key] for key in ("work", "units", "source", "warnings")):
+            raise DataError(
+                f"assemble {folder}", f"{marker} of another source than {markers[0]}", "run its chunks again"
+            )
     work = folder / "work" / chunks[0]["work"]
     runs = [run_path(work, number) for number in range(chunks[0]["units"])]
     half_done = work / f"assembled-{digest(code)[:12]}"
@@ -106,7 +112,10 @@ def prepare(section: Mapping[str, Any], folder: Path, markers: Sequence[Path], c
 
     splits = _split_records(merged, ledger.rows_kept)
     unknown: Counter[str] = Counter()
+    elements: dict[str, Counter[str]] = {split: Counter() for split in splits}
     for shard in shards:
+        for split, counts in shard.elements.items():
+            elements[split].update(counts)
         for split, amount in shard.amounts.items():
             splits[split][AMOUNTS[domain]] = splits[split].get(AMOUNTS[domain], 0) + amount
         unknown += Counter(shard.unknown)
@@ -130,10 +139,11 @@ def prepare(section: Mapping[str, Any], folder: Path, markers: Sequence[Path], c
         ledger=ledger.to_dict(),
         warnings=chunks[0]["warnings"],
         splits=splits,
+        elements={split: dict(sorted(counts.items())) for split, counts in elements.items()},
         tokenizer_digest=None if tokenizer is None else tokenizer.digest,
         unknown={split: unknown[split] for split in splits} if tokenizer is not None else None,
     )
-    shutil.rmtree(folder / "work")
+    # the runs stay until the manifest has been accepted: the next stage removes them
 
 
 def _check_rejects(section: Mapping[str, Any], ledger: Ledger) -> None:
@@ -222,11 +232,12 @@ class _Shard:
 
 @dataclass(frozen=True)
 class _Written:
-    """A shard on disk: its entry in the manifest, tokens or frames by split, and unknown tokens by split."""
+    """A shard on disk: its entry in the manifest; by split its tokens or frames, unknown tokens, and elements."""
 
     entry: dict[str, Any]
     amounts: dict[str, int]
     unknown: dict[str, int]
+    elements: dict[str, dict[str, int]]
 
 
 def _slices(merged: Iterable[_Merged], size: int) -> list[list[tuple[Path, int, int]]]:
@@ -267,15 +278,36 @@ def _write_shard(task: _Shard) -> _Written:
             shard = pa.table([columns[name] for name in schema.names], schema=schema)
             pq.write_table(shard, temporary, compression="zstd", row_group_size=ROW_GROUP)
         amounts = _by_split(splits, sizes)
+        elements = {}
+        for code in np.unique(splits):
+            part = table.filter(pa.array(splits == code))
+            elements[ALL_SPLITS[code]] = (
+                count_species(part["species"].combine_chunks().flatten().to_numpy())
+                if task.vocabulary is None
+                else count_elements(part["smiles"].to_pylist())
+            )
         amount = AMOUNTS[LANGUAGE if task.vocabulary is not None else POTENTIALS]
         entry = {
             "file": f"shards/{task.path.name}",
             "sha256": sha256_file(task.path),
             "rows": table.num_rows,
+            "listing": _listing(shard),
             amount: sum(amounts.values()),
         }
-        write_json(record, {"entry": entry, "amounts": amounts, "unknown": unknown})
+        write_json(record, {"entry": entry, "amounts": amounts, "unknown": unknown, "elements": elements})
     return _Written(**read_json(record))
+
+
+def _listing(shard: pa.Table) -> str:
+    """The digest of what `rows.parquet` will say of a shard's rows."""
+    sized = "tokens" if "tokens" in shard.column_names else "species"
+    columns = [shard[name].to_pylist() for name in ("row", "group", "split")]
+    columns.append(pc.list_value_length(shard[sized]).to_pylist())
+    if "frame" in shard.column_names:
+        columns.append(shard["frame"].to_pylist())
+    if "scaffold" in shard.column_names:
+        columns.append([scaffold_digest(text) for text in shard["scaffold"].to_pylist()])
+    return listing_digest(columns)
 
 
 def _columns(table: pa.Table) -> dict[str, Any]:

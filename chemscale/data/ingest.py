@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from chemscale.data import structures
+from chemscale.data import sources, structures
 from chemscale.data.frames import frame_row, write_frames
 from chemscale.data.runs import Ledger, finish_chunk, run_path, work_folder
 from chemscale.data.structures import Rejected, Structure
@@ -42,6 +42,7 @@ def prepare(
     Raises:
         DataError: a file is not what it should be, or the settings leave a split without frames.
     """
+    sources.check(located)
     durations: dict[str, int] = {}
     if section["split_by"] == "time":
         for structure in structures.read(located, section):

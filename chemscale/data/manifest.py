@@ -26,6 +26,7 @@ def write_manifest(
     ledger: Mapping[str, Any],
     warnings: Sequence[str],
     splits: Mapping[str, Mapping[str, Any]],
+    elements: Mapping[str, Mapping[str, int]],
     tokenizer_digest: str | None,
     unknown: Mapping[str, int] | None,
 ) -> None:
@@ -47,6 +48,7 @@ def write_manifest(
         "over_time_limit": sorted(ledger["over_limit"]),
         "warnings": list(warnings),
         "splits": splits,
+        "elements": elements,
         "tokenizer_digest": tokenizer_digest,
     }
     if unknown is not None:

@@ -23,7 +23,7 @@ from chemscale.data.runs import DIGEST, Ledger, finish_chunk, run_path, work_fol
 from chemscale.data.scaffolds import scaffold
 from chemscale.data.selfies_encoder import encode
 from chemscale.data.subsets import SPLITS, split_of
-from chemscale.data.tokenizer import Tokenizer, symbols
+from chemscale.data.tokenizer import Tokenizer, symbols, vocabulary_of
 from chemscale.io import read_json
 
 UNIT_ROWS = 10_000
@@ -38,6 +38,8 @@ OVER_LIMIT = "over_time_limit"
 _BRACKETS = re.compile(r"\[[^\]]*\]")
 _RING_NUMBER = re.compile(r"%\d\d|\d")
 _ATOM_MAP = re.compile(r":\d+\]")
+# stereo, an isotope, or a hydrogen atom by itself
+_STEREO = re.compile(r"[@/\\]|\[\d|\[H")
 # a canonical SMILES that says more than its constitution: stereo, fragments, isotopes, charges, explicit hydrogen atoms
 _MORE_THAN_CONSTITUTION = re.compile(r"[@/\\.]|\[(?:\d|H\]|[^\]]*[+-])")
 
@@ -107,6 +109,8 @@ def convert(smiles: str | None, section: Mapping[str, Any]) -> Converted | str:
         largest = _largest(list(fragments)) if len(fragments) > 1 else molecule
     if section["fragments"] == "largest":
         molecule = largest
+    if section["stereo"] == "strip" and _STEREO.search(smiles):
+        molecule = _without_stereo(molecule)
     canonical = Chem.MolToSmiles(molecule, isomericSmiles=section["stereo"] == "keep")
     try:
         encoded = encode(canonical)
@@ -142,17 +146,25 @@ def _beyond_limits(smiles: str) -> str | None:
     return None
 
 
+def _without_stereo(molecule: Any) -> Any:
+    """A copy without stereo and isotopes, and without the hydrogen atoms that only stated one of them."""
+    from rdkit import Chem
+
+    bare = Chem.Mol(molecule)
+    Chem.RemoveStereochemistry(bare)
+    # a deuterium is an atom of the graph, and so is a hydrogen that stated the stereo of its bond
+    if any(atom.GetIsotope() or atom.GetAtomicNum() == 1 for atom in bare.GetAtoms()):
+        for atom in bare.GetAtoms():
+            atom.SetIsotope(0)
+        bare = Chem.RemoveHs(bare)
+    return bare
+
+
 def _constitution(fragment: Any) -> str:
     from rdkit import Chem
     from rdkit.Chem.MolStandardize.rdMolStandardize import Uncharger
 
-    parent = Chem.Mol(fragment)
-    Chem.RemoveStereochemistry(parent)
-    # a deuterium is an atom of the graph, and so is a hydrogen that stated the stereo of its bond
-    if any(atom.GetIsotope() or atom.GetAtomicNum() == 1 for atom in parent.GetAtoms()):
-        for atom in parent.GetAtoms():
-            atom.SetIsotope(0)
-        parent = Chem.RemoveHs(parent)
+    parent = _without_stereo(fragment)
     if any(atom.GetFormalCharge() for atom in parent.GetAtoms()):
         # force: also where a charge that no proton can balance, a quaternary nitrogen's, stays behind
         parent = Uncharger(force=True).uncharge(parent)
@@ -270,6 +282,10 @@ def prepare(
         DataError: the source is not what it should be.
     """
     log = logging.getLogger("chemscale.data")
+    sources.check(located)
+    if section["vocabulary"] is not None:
+        # before any row: a run that was made by another vocabulary would be taken for one by this
+        vocabulary_of(section, {})
     work = work_folder(folder, section, located["record"], code)
     earlier = folder / "manifest.json"
     slow = set(read_json(earlier).get("over_time_limit", [])) if earlier.exists() else set()

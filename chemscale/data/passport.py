@@ -6,9 +6,7 @@ size of every subset that the study draws.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,22 +20,31 @@ import pyarrow.parquet as pq
 
 from chemscale.data.manifest import AMOUNTS, read_manifest
 from chemscale.data.shards import stream
-from chemscale.data.subsets import ALL_SPLITS, SPLITS, GroupCounts, count_groups, key_words, subset_keys
+from chemscale.data.subsets import (
+    ALL_SPLITS,
+    SPLITS,
+    GroupCounts,
+    RowsDigest,
+    below_threshold,
+    count_groups,
+    key_words,
+    scaffold_digest,
+    subset_keys,
+    subset_threshold,
+)
 from chemscale.data.tokenizer import Tokenizer
 from chemscale.families import LANGUAGE
 from chemscale.io import atomic_path, write_json
 
 PASSPORT_VERSION = 1
-# an atom of a SMILES: within brackets after its isotope, or of the organic subset
-_ATOMS = re.compile(r"\[\d*([A-Za-z][a-z]?)|(Cl|Br|[BCNOSPFIbcnosp])")
-_AROMATIC = {"se", "as", "te", "si", "al"}
 
 
 def prepare(study_root: Path, folder: Path, name: str, draws: Sequence[tuple[int, int]]) -> None:
     """Write `data/NAME/` of a study from a data folder: the passport last.
 
     `rows.parquet` has a row per kept row: row, group, split, length (tokens, or atoms of a frame), for frames their
-    number among all attempts of their molecule, and the digest of the scaffold where scaffolds were computed.
+    number among all attempts of their molecule, and the digest of the scaffold where scaffolds were computed (null for
+    a molecule that has none).
 
     Args:
         study_root: the study's folder.
@@ -53,23 +60,15 @@ def prepare(study_root: Path, folder: Path, name: str, draws: Sequence[tuple[int
             shutil.copyfile(folder / "tokenizer.json", temporary)
         for file, content in Tokenizer.load(folder / "tokenizer.json").hugging_face_files().items():
             write_json(target / "tokenizer" / file, content)
-    elements: dict[str, Counter[str]] = {split: Counter() for split in manifest["splits"]}
     with atomic_path(target / "rows.parquet") as temporary:
-        _write_rows(temporary, folder, language, elements)
+        _write_rows(temporary, folder, language)
     with atomic_path(target / "manifest.json") as temporary:
         shutil.copyfile(folder / "manifest.json", temporary)
-    counts = {split: dict(sorted(found.items())) for split, found in elements.items()}
-    write_json(target / "passport.json", passport_of(name, manifest, target / "rows.parquet", draws, counts))
+    write_json(target / "passport.json", passport_of(name, manifest, target / "rows.parquet", draws))
 
 
-def passport_of(
-    name: str,
-    manifest: Mapping[str, Any],
-    rows: Path,
-    draws: Sequence[tuple[int, int]],
-    elements: Mapping[str, Mapping[str, int]],
-) -> dict[str, Any]:
-    """The passport of a data set, by its manifest and `rows.parquet`; these do not say what `elements` does."""
+def passport_of(name: str, manifest: Mapping[str, Any], rows: Path, draws: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """The passport of a data set, by its manifest and `rows.parquet`."""
     return {
         "schema_version": PASSPORT_VERSION,
         "name": name,
@@ -87,64 +86,31 @@ def passport_of(
         "splits": manifest["splits"],
         "overlaps": measure_overlaps(rows),
         "lengths": measure_lengths(rows),
-        "elements": elements,
+        "elements": manifest["elements"],
         "subsets": measure_subsets(rows, manifest["name"], draws),
     }
 
 
-def _write_rows(path: Path, folder: Path, language: bool, elements: dict[str, Counter[str]]) -> None:
-    """Write `rows.parquet`, and count the elements of every split on the way."""
+def _write_rows(path: Path, folder: Path, language: bool) -> None:
     sized = "tokens" if language else "species"
     with pq.ParquetFile(folder / read_manifest(folder)["shards"][0]["file"]) as first:
         extra = [column for column in ("frame", "scaffold") if column in first.schema_arrow.names]
-    read = ["row", "group", "split", sized, *extra] + (["smiles"] if language else [])
     writer = None
-    for table in stream(folder, read):
-        length = pc.list_value_length(table[sized]).cast(pa.int64())
+    for table in stream(folder, ["row", "group", "split", sized, *extra]):
         rows = table.select(["row", "group", "split"]).append_column(
-            pa.field("length", pa.int64(), metadata={"unit": "tokens" if language else "atoms"}), length
+            pa.field("length", pa.int64(), metadata={"unit": "tokens" if language else "atoms"}),
+            pc.list_value_length(table[sized]).cast(pa.int64()),
         )
         for column in extra:
             values = table[column]
             if column == "scaffold":
-                values = pa.array([_scaffold_digest(text) for text in values.to_pylist()], pa.string())
+                values = pa.array([scaffold_digest(text) for text in values.to_pylist()], pa.string())
             rows = rows.append_column(column, values)
         rows = rows.replace_schema_metadata()
         writer = writer or pq.ParquetWriter(path, rows.schema, compression="zstd")
         writer.write_table(rows)
-        splits = np.array(table["split"].to_pylist())
-        for split in np.unique(splits):
-            mine = pa.array(splits == split)
-            part = table.filter(mine)
-            elements[split].update(
-                count_elements(part["smiles"].to_pylist())
-                if language
-                else _species(part["species"].combine_chunks().flatten().to_numpy())
-            )
     assert writer is not None, "a data folder has rows"
     writer.close()
-
-
-def _scaffold_digest(scaffold: str) -> str:
-    return hashlib.blake2b(scaffold.encode(), digest_size=16).hexdigest()
-
-
-def count_elements(smiles: Sequence[str]) -> dict[str, int]:
-    """How many atoms of each element molecules have, hydrogen only where the SMILES states it as an atom."""
-    found: Counter[str] = Counter(bracket or bare for bracket, bare in _ATOMS.findall("\n".join(smiles)))
-    counts: Counter[str] = Counter()
-    for text, count in found.items():
-        # "[nH]" is nitrogen with a hydrogen, "[se]" selenium
-        symbol = text if text in _AROMATIC or text[0].isupper() else text[0]
-        counts[symbol.capitalize()] += count
-    return dict(counts)
-
-
-def _species(numbers: np.ndarray[Any, np.dtype[np.uint8]]) -> dict[str, int]:
-    from ase.data import chemical_symbols
-
-    counts = np.bincount(numbers)
-    return {chemical_symbols[number]: int(counts[number]) for number in np.flatnonzero(counts)}
 
 
 def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
@@ -175,7 +141,8 @@ def group_counts(rows: Path, column: str = "group") -> GroupCounts:
 
     def parts() -> Iterator[tuple[Any, Any]]:
         for batch in _batches(rows, [column, "split"]):
-            yield key_words(batch[column].to_pylist()), _codes(batch["split"])
+            told = batch.filter(pc.is_valid(batch[column]))
+            yield key_words(told[column].to_pylist()), _codes(told["split"])
 
     return count_groups(parts, total)
 
@@ -201,20 +168,29 @@ def measure_overlaps(rows: Path) -> list[dict[str, Any]]:
 
 
 def measure_subsets(rows: Path, key: str, draws: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
-    """Rows, amount and digest of every subset that a study draws, by `rows.parquet`; in memory, the training keys."""
+    """The length of every subset that a study draws, and the digest of its rows, by `rows.parquet`.
+
+    In memory it holds the keys of the training rows (8 bytes each) of one seed at a time.
+    """
     found = []
-    for seed, wanted in itertools.groupby(sorted(draws), key=lambda draw: draw[0]):
-        keys, lengths = [], []
-        for batch in _batches(rows, ["row", "split", "length"]):
-            mine = batch.filter(pc.equal(batch["split"], "train"))
-            keys.append(subset_keys(mine["row"].to_pylist(), key, seed))
-            lengths.append(mine["length"].to_numpy())
-        order = np.argsort(np.concatenate(keys), kind="stable")
-        length = np.concatenate(lengths)
-        for _, num_samples in wanted:
-            amount = int(length[order[:num_samples]].sum())
-            found.append({"seed": seed, "num_samples": num_samples, "length": amount})
+    for seed, group in itertools.groupby(sorted(draws), key=lambda draw: draw[0]):
+        keys = np.concatenate([subset_keys(part["row"].to_pylist(), key, seed) for part in _training(rows)])
+        for _, num_samples in group:
+            last, equal_left = subset_threshold(keys, num_samples)
+            told, length, first = RowsDigest(), 0, 0
+            for part in _training(rows):
+                mine, equal_left = below_threshold(keys[first : first + part.num_rows], last, equal_left)
+                first += part.num_rows
+                chosen = part.filter(pa.array(mine))
+                told.add(chosen["row"].to_pylist())
+                length += pc.sum(chosen["length"]).as_py() or 0
+            found.append({"seed": seed, "num_samples": num_samples, "length": length, "digest": told.hexdigest()})
     return found
+
+
+def _training(rows: Path) -> Iterator[pa.RecordBatch]:
+    for batch in _batches(rows, ["row", "split", "length"]):
+        yield batch.filter(pc.equal(batch["split"], "train"))
 
 
 def passport_rows(name: str, passport: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -234,7 +210,8 @@ def passport_rows(name: str, passport: Mapping[str, Any]) -> list[dict[str, Any]
         numbers = {"low": counts[0][0], "mean": total / rows, "high": counts[-1][0], "rows": rows}
         found.append({"kind": "length", "item": split, **numbers})
     for subset in passport["subsets"]:
-        found.append({"kind": "subset", "item": f"seed {subset['seed']}, {subset['num_samples']} rows", **subset})
+        numbers = {key: subset[key] for key in ("seed", "num_samples", "length")}
+        found.append({"kind": "subset", "item": f"seed {subset['seed']}, {subset['num_samples']} rows", **numbers})
     elements = sorted({element for counts in passport["elements"].values() for element in counts})
     for element in elements:
         atoms = {f"{split}_atoms": passport["elements"].get(split, {}).get(element, 0) for split in SPLITS}

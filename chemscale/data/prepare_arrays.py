@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,10 +17,10 @@ from chemscale.data.neighbours import neighbour_edges
 from chemscale.data.shards import stream
 from chemscale.data.subsets import ALL_SPLITS, MAX_CLUSTERS, cluster_of
 from chemscale.families import LANGUAGE
-from chemscale.io import disk_full_told, sha256_file, write_json
+from chemscale.io import atomic_path, disk_full_told, sha256_file, write_json
 
-# frames whose neighbours are found in one go
-_FRAMES_AT_ONCE = 20_000
+# whose neighbours are found in one go: some hundred megabytes
+_ATOMS_AT_ONCE = 200_000
 
 
 class _Writer:
@@ -51,11 +52,13 @@ _Parts = Iterator[dict[str, NDArray[Any]]]
 
 def _write(folder: Path, data_digest: str, writers: Mapping[str, tuple[str, int | None]], parts: _Parts) -> None:
     """Write arrays whose values come in parts, by name; then their record, the last."""
+    # renamed when they are whole: who has former ones mapped into memory keeps them
     with disk_full_told(folder / "arrays.json"), ExitStack() as opened:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "arrays.json").unlink(missing_ok=True)
+        paths = {name: opened.enter_context(atomic_path(folder / f"{name}.npy")) for name in writers}
         files = {
-            name: _Writer(opened.enter_context(open(folder / f"{name}.npy", "wb")), kind, width)
+            name: _Writer(opened.enter_context(open(paths[name], "wb")), kind, width)
             for name, (kind, width) in writers.items()
         }
         for part in parts:
@@ -68,12 +71,14 @@ def _write(folder: Path, data_digest: str, writers: Mapping[str, tuple[str, int 
 
 
 def prepare(folder: Path) -> None:
-    """Write `arrays/` of a data folder from its shards, and `cluster_names.json` before their record.
+    """Write `arrays/` of a data folder from its shards, their record last; and remove the runs, which nobody needs now.
 
     Raises:
         DataError: the folder is not whole.
     """
     manifest = read_manifest(folder)
+    # the runs that the shards were made of have done their service
+    shutil.rmtree(folder / "work", ignore_errors=True)
     many = manifest["splits"]["test"]["groups"] > MAX_CLUSTERS if "test" in manifest["splits"] else False
     clusters: dict[str, int] = {}
     language = manifest["domain"] == LANGUAGE
@@ -128,8 +133,11 @@ def prepare_neighbours(folder: Path, cutoff: float) -> None:
     def parts() -> _Parts:
         frames = len(data.offsets) - 1
         end = np.zeros(1, np.int64)
-        for first in range(0, frames, _FRAMES_AT_ONCE):
-            last = min(frames, first + _FRAMES_AT_ONCE)
+        last = 0
+        while last < frames:
+            first = last
+            last = int(np.searchsorted(data.offsets, data.offsets[first] + _ATOMS_AT_ONCE, "right")) - 1
+            last = max(last, first + 1)  # a frame of more atoms is one part
             atoms = slice(int(data.offsets[first]), int(data.offsets[last]))
             local = data.offsets[first : last + 1] - data.offsets[first]
             edges, edge_offsets = neighbour_edges(data.positions[atoms], local, cutoff)

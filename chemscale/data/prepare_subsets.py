@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from chemscale.data.manifest import read_manifest
 from chemscale.data.shards import stream
-from chemscale.data.subsets import RowsDigest, subset_keys
+from chemscale.data.subsets import RowsDigest, below_threshold, subset_keys
 from chemscale.errors import DataError
 from chemscale.io import atomic_path
 
@@ -71,10 +71,7 @@ def prepare(folder: Path, key: str, seed: int, num_samples: int) -> None:
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
             for places, part in rows():
                 keys = subset_keys(part, key, seed)
-                equal = np.flatnonzero(keys == last)
-                mine = keys < last
-                mine[equal[:equal_left]] = True
-                equal_left -= len(equal[:equal_left])
+                mine, equal_left = below_threshold(keys, last, equal_left)
                 writer.write_table(pa.table([pa.array(places[mine])], schema=schema))
                 digest.add(part[mine].tolist())
             writer.add_key_value_metadata(

@@ -49,8 +49,8 @@ def locate(section: Mapping[str, Any], cache: Path, downloads: Mapping[str, Any]
 
     Returns:
         What `read` here or in `chemscale.data.structures` takes, as JSON values: files (paths to read, in order),
-        parser, column, member (the file to read in a zip archive, else None), energy_unit, length_unit, and record:
-        what a manifest says of the source.
+        parser, column, member (the file to read in a zip archive, else None), energy_unit, length_unit, stamps (size
+        and time of change of each file), and record: what a manifest says of the source.
 
     Raises:
         DataError: the source is not in the catalogue or of the other domain, or its files cannot be had or are not the
@@ -64,7 +64,7 @@ def locate(section: Mapping[str, Any], cache: Path, downloads: Mapping[str, Any]
             _kind(path)
         elif not path.is_file():
             raise DataError(f"read frames from {path}", "no such file", "give the path from the folder of the run")
-        return {
+        own_file_found = {
             "files": [str(path)],
             "parser": "own_file" if domain == LANGUAGE else section["format"],
             "column": section.get("column"),
@@ -73,6 +73,7 @@ def locate(section: Mapping[str, Any], cache: Path, downloads: Mapping[str, Any]
             "length_unit": section.get("length_unit"),
             "record": _own_record(path, hashes(path, cache).sha256),
         }
+        return _stamped(own_file_found)
     entry = CATALOGUE.get(name)
     if entry is None or entry.domain != domain:
         known = ", ".join(sorted(other.name for other in CATALOGUE.values() if other.domain == domain))
@@ -96,7 +97,7 @@ def locate(section: Mapping[str, Any], cache: Path, downloads: Mapping[str, Any]
             member.path: member.sha256 or hashes(path, cache).sha256
             for member, path in zip(entry.members, taken_out, strict=True)
         }
-    return {
+    found = {
         "files": [str(path) for path in taken_out or [obtained.path]],
         "parser": entry.parser,
         "column": "SMILES" if entry.parser == "smiles_csv_gz" else None,
@@ -105,6 +106,30 @@ def locate(section: Mapping[str, Any], cache: Path, downloads: Mapping[str, Any]
         "length_unit": entry.length_unit,
         "record": record,
     }
+    return _stamped(found)
+
+
+def _stamped(located: dict[str, Any]) -> dict[str, Any]:
+    """What was located, with the size and the time of change of its files."""
+    return located | {"stamps": [_stamp(Path(path)) for path in located["files"]]}
+
+
+def _stamp(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns]
+
+
+def check(located: Mapping[str, Any]) -> None:
+    """See that the files are those that `locate` found and checked.
+
+    Raises:
+        DataError: one is gone, or was changed since.
+    """
+    for name, stamp in zip(located["files"], located["stamps"], strict=True):
+        path = Path(name)
+        if not path.is_file() or _stamp(path) != stamp:
+            found = "other content than when it was checked" if path.is_file() else "no file any more"
+            raise DataError(f"read {path}", found, "delete source.json of the data set's folder, and run it again")
 
 
 def read(located: Mapping[str, Any]) -> Iterator[str | None]:

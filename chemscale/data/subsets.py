@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,27 +121,45 @@ _COUNTED_GROUPS = 2_000_000
 
 
 def count_groups(parts: Callable[[], Iterable[tuple[NDArray[np.uint64], NDArray[np.uint8]]]], rows: int) -> GroupCounts:
-    """Count the distinct groups of splits in bounded memory, in as many passes as so many rows need.
+    """Count the distinct groups of splits in one pass and in bounded memory: large sets go through files on disk.
 
     Args:
-        parts: gives, each time it is called, the stream of all rows: the first 64 bits of the digests of their groups,
-            and their splits' places in `ALL_SPLITS`.
-        rows: the number of rows.
+        parts: gives the stream of all rows: the first 64 bits of the digests of their groups, and their splits' places
+            in `ALL_SPLITS`.
+        rows: the number of rows, at most.
     """
-    passes = max(1, -(-rows // _COUNTED_GROUPS))
+    buckets = max(1, -(-rows // _COUNTED_GROUPS))
     groups = dict.fromkeys(ALL_SPLITS, 0)
     common = dict.fromkeys(itertools.combinations(ALL_SPLITS, 2), 0)
-    for number in range(passes):
-        found: dict[str, list[NDArray[np.uint64]]] = {split: [] for split in ALL_SPLITS}
-        for keys, splits in parts():
-            mine = keys % np.uint64(passes) == number
-            for code, split in enumerate(ALL_SPLITS):
-                found[split].append(np.unique(keys[mine & (splits == code)]))
-        distinct = {split: np.unique(np.concatenate(members)) for split, members in found.items()}
+
+    def count(keys: NDArray[np.uint64], splits: NDArray[np.uint8]) -> None:
+        distinct = {split: np.unique(keys[splits == code]) for code, split in enumerate(ALL_SPLITS)}
         for split, members in distinct.items():
             groups[split] += len(members)
         for one, other in common:
             common[one, other] += len(np.intersect1d(distinct[one], distinct[other], assume_unique=True))
+
+    if buckets == 1:
+        found = list(parts())
+        empty = (np.empty(0, np.uint64), np.empty(0, np.uint8))
+        count(*(np.concatenate(columns) for columns in zip(*(found or [empty]), strict=True)))
+        return GroupCounts(groups, common)
+    with ExitStack() as opened:
+        # equal groups land in the same bucket
+        files = [
+            (opened.enter_context(tempfile.TemporaryFile()), opened.enter_context(tempfile.TemporaryFile()))
+            for _ in range(buckets)
+        ]
+        for keys, splits in parts():
+            bucket = keys % np.uint64(buckets)
+            for number, (key_file, split_file) in enumerate(files):
+                mine = bucket == number
+                key_file.write(keys[mine].tobytes())
+                split_file.write(splits[mine].tobytes())
+        for key_file, split_file in files:
+            key_file.seek(0)
+            split_file.seek(0)
+            count(np.frombuffer(key_file.read(), np.uint64), np.frombuffer(split_file.read(), np.uint8))
     return GroupCounts(groups, common)
 
 
@@ -157,9 +177,30 @@ def subset_keys(rows: Sequence[str], dataset: str, seed: int) -> NDArray[np.uint
     return np.frombuffer(hashed, dtype=">u8").astype(np.uint64)
 
 
-def subset_index(keys: NDArray[np.uint64], num_samples: int) -> NDArray[np.int64]:
-    """The places of the `num_samples` smallest keys, in the order of the rows; of equal keys the first ones.
+def subset_threshold(keys: NDArray[np.uint64], num_samples: int) -> tuple[np.uint64, int]:
+    """The largest key of the subset of `num_samples` rows, and how many rows of that very key belong to it."""
+    last = np.partition(keys, num_samples - 1)[num_samples - 1]
+    return last, num_samples - int((keys < last).sum())
 
-    So subsets of one seed are nested, those of two seeds are drawn anew, and none depends on the order of rows.
+
+def below_threshold(keys: NDArray[np.uint64], last: np.uint64, equal_left: int) -> tuple[NDArray[np.bool_], int]:
+    """Which rows belong to a subset by its threshold, and how many rows of the largest key are still to come.
+
+    So a subset takes the rows of the smallest keys; of equal keys, the first rows. Subsets of one seed are nested,
+    those of two seeds are drawn anew, and none depends on the order of rows.
     """
-    return np.sort(np.argsort(keys, kind="stable")[:num_samples])
+    equal = np.flatnonzero(keys == last)[:equal_left]
+    mine = keys < last
+    mine[equal] = True
+    return mine, equal_left - len(equal)
+
+
+def scaffold_digest(scaffold: str) -> str | None:
+    """The digest of a scaffold; None for the absent one of a molecule without rings, which is no scaffold to share."""
+    return hashlib.blake2b(scaffold.encode(), digest_size=16).hexdigest() if scaffold else None
+
+
+def listing_digest(columns: Sequence[Sequence[Any]]) -> str:
+    """The sha256 of rows written out, a line each: what ties the columns of `rows.parquet` to the manifest."""
+    lines = (" ".join("-" if value is None else str(value) for value in row) for row in zip(*columns, strict=True))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

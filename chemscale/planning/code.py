@@ -36,13 +36,13 @@ MAKERS: dict[str, tuple[str, ...]] = {
         "data/trajectories",
         *_FRAMES,
     ),
-    "structures": ("data/ingest", "data/structures", *_FRAMES),
+    "structures": ("catalogue", "data/downloads", "data/ingest", "data/sources", "data/structures", *_FRAMES),
 }
 MAKERS["trajectories"] = MAKERS["conformers"]
 STAGES: dict[str, tuple[str, ...]] = {
     "source": ("catalogue", "data/downloads", "data/sources"),
     **MAKERS,
-    "assemble": ("data/assemble", "data/tokenizer", *_RUNS, *_SHARDS),
+    "assemble": ("data/assemble", "data/elements", "data/tokenizer", *_RUNS, *_SHARDS),
     "arrays": ("data/arrays", "data/neighbours", "data/prepare_arrays", *_SHARDS),
     "subset": ("data/prepare_subsets", *_SHARDS),
     "passport": _PASSPORT,

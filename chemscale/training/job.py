@@ -18,7 +18,7 @@ from chemscale.data.manifest import read_manifest
 from chemscale.errors import Stopped
 from chemscale.families import LOSS_UNITS
 from chemscale.grid import Cell, protocol_label
-from chemscale.io import write_json
+from chemscale.io import digest, write_json
 from chemscale.records import SCHEMA_VERSION, write_metrics
 from chemscale.training.checkpoint import Checkpoint
 from chemscale.training.metrics import Curve, provenance, timestamp, whole_lines, write_clusters
@@ -98,9 +98,14 @@ class Job:
         self.folder = cell.folder(root)
         self.data_digest: str = datasets.manifest(cell.data["key"])["digest"]
         evaluations = {name: datasets.manifest(key)["digest"] for name, key in cell.data["evaluations"].items()}
+        cutoff = cell.knobs.get("cutoff")
+        read = [
+            arrays.content(datasets.folder(cell.data["key"]), cutoff, (cell.seed, cell.num_samples)),
+            *(arrays.content(datasets.folder(key), cutoff, None) for key in cell.data["evaluations"].values()),
+        ]
         self.checkpoint = Checkpoint(
             self.folder / "checkpoint",
-            {"config": cell.digest, "data": self.data_digest, "code": code}
+            {"config": cell.digest, "data": self.data_digest, "arrays": digest(read), "code": code}
             | {f"data of {name}": value for name, value in evaluations.items()},
             log,
         )

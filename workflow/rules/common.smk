@@ -73,6 +73,12 @@ for cell in CELLS.values():
     draws = DRAWS.setdefault(cell.data["name"], [])
     if [cell.seed, cell.num_samples] not in draws:
         draws.append([cell.seed, cell.num_samples])
+PASSPORTS = [
+    f"{ROOT}/data/{name}/{file}"
+    for name, section in STUDY.config.data.items()
+    for file in ["manifest.json", "rows.parquet", "passport.json"]
+    + (["tokenizer.json", "tokenizer"] if section.kind == "molecules" else [])
+]
 PREPARED = sorted({file for cell in CELLS.values() for file in cell_data([cell])})
 
 
@@ -98,3 +104,8 @@ def the_cell(wildcards):
 def of_kind(*kinds):
     """The pattern of the data folders of these kinds, as a wildcard constraint."""
     return "|".join(key for key, section in SECTIONS.items() if section["kind"] in kinds) or "(?!)"
+
+
+def names_of(*kinds):
+    """The pattern of the config's names of data sets of these kinds, as a wildcard constraint."""
+    return "|".join(name for name, section in STUDY.config.data.items() if section.kind in kinds) or "(?!)"

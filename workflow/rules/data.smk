@@ -157,11 +157,24 @@ rule passport:
         passport=f"{ROOT}/data/{{name}}/passport.json",
     log:
         f"{ROOT}/logs/data/passport-{{name}}.log",
+    wildcard_constraints:
+        name=names_of("conformers", "trajectories", "structures"),
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         draws=lambda wildcards: DRAWS.get(wildcards.name, []),
         code=stage_digest("passport"),
     script:
         "../scripts/passport.py"
+
+
+use rule passport as passport_of_molecules with:
+    output:
+        manifest=f"{ROOT}/data/{{name}}/manifest.json",
+        rows=f"{ROOT}/data/{{name}}/rows.parquet",
+        passport=f"{ROOT}/data/{{name}}/passport.json",
+        vocabulary=f"{ROOT}/data/{{name}}/tokenizer.json",
+        tokenizer=directory(f"{ROOT}/data/{{name}}/tokenizer"),
+    wildcard_constraints:
+        name=names_of("molecules"),

@@ -9,7 +9,7 @@ localrules:
 rule data_table:
     input:
         rules.study.output,
-        expand(rules.passport.output, name=STUDY.config.data),
+        PASSPORTS,
     output:
         f"{ROOT}/tables/data.parquet",
         f"{ROOT}/tables/passport.parquet",
@@ -27,7 +27,7 @@ rule figures:
         rules.study.output,
         rules.gather.output,
         rules.fits.output,
-        expand(rules.passport.output.passport, name=STUDY.config.data),
+        PASSPORTS,
     output:
         directory(f"{ROOT}/figures"),
     log:
@@ -51,6 +51,9 @@ rule audit_records:
         f"{ROOT}/audit/records.json",
     log:
         f"{ROOT}/logs/audit_records.log",
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         code=stage_digest("audit"),
         root=ROOT,
@@ -83,6 +86,9 @@ rule seal:
         f"{ROOT}/audit/SHA256SUMS",
     log:
         f"{ROOT}/logs/seal.log",
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         code=stage_digest("audit"),
         root=ROOT,
@@ -97,6 +103,9 @@ rule audit:
         f"{ROOT}/audit/audit.json",
     log:
         f"{ROOT}/logs/audit.log",
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         code=stage_digest("audit"),
         root=ROOT,
