@@ -96,8 +96,8 @@ class Molecules(Sourced):
         table = self.path is not None and re.search(r"\.(csv|tsv|parquet)(\.gz)?$", self.path.lower()) is not None
         if self.source == "file" and table and self.column is None:
             raise ValueError("a table takes the name of the column that holds SMILES: column")
-        if self.column is not None and (self.source != "file" or not table):
-            raise ValueError("column is for tables of one's own: CSV, TSV or Parquet")
+        if self.column is not None and self.source != "file":
+            raise ValueError("column is for a file of one's own; that of a published source is known")
         return self
 
     @model_validator(mode="after")

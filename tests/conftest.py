@@ -13,6 +13,10 @@ from typing import Any
 
 import pytest
 
+# numerical libraries read it once, when they are loaded: on more threads than idle cores tblite is slow, and gives
+# other last bits than the one-threaded processes of the pipeline
+os.environ["OMP_NUM_THREADS"] = "1"
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 SMOKE = "tests/smoke.yaml"
 
@@ -125,7 +129,7 @@ def _write_data(
     import numpy as np
     import pyarrow as pa
 
-    from chemscale.data import assemble, prepare_arrays, subsets
+    from chemscale.data import assemble, prepare_arrays, prepare_subsets
     from chemscale.data.frames import write_frames
     from chemscale.data.manifest import read_manifest
     from chemscale.data.runs import DIGEST, Ledger, finish_chunk, run_path, work_folder, write_run
@@ -175,11 +179,11 @@ def _write_data(
     finish_chunk(marker, work, units, [], "toy", source)
     # the stage's own functions, without a second for each new process
     with patch.object(assemble, "ordered_map", lambda function, tasks, workers: map(function, tasks)):
-        assemble.prepare(section, folder, [marker], 1)
+        assemble.prepare(section, folder, [marker], "code", 1)
     shutil.rmtree(marker.parent)
     prepare_arrays.prepare(folder)
     for cutoff in cutoffs:
         prepare_arrays.prepare_neighbours(folder, cutoff)
     for seed, num_samples in draws:
-        subsets.prepare(folder, folder.name, seed, num_samples)
+        prepare_subsets.prepare(folder, folder.name, seed, num_samples)
     return read_manifest(folder)

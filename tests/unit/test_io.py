@@ -1,12 +1,22 @@
 """Atomic writes, digests, and errors for damaged files."""
 
 import hashlib
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from chemscale.errors import RecordError
-from chemscale.io import atomic_path, digest, read_json, read_parquet, sha256_file, write_json, write_parquet
+from chemscale.errors import DiskFullError, RecordError
+from chemscale.io import (
+    atomic_path,
+    digest,
+    read_json,
+    read_parquet,
+    sha256_file,
+    write_json,
+    write_parquet,
+    write_text,
+)
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -48,3 +58,25 @@ def test_parquet_round_trip_and_damage(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(RecordError, match=r"t\.parquet"):
         read_parquet(path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_full_disk_is_told_with_folder_and_need(tmp_path):
+    path = tmp_path / "folder" / "table.bin"
+    write_text(path, "before")
+
+    def write():
+        with atomic_path(path) as temporary:
+            temporary.unlink()
+            temporary.symlink_to("/dev/full")
+            temporary.write_bytes(bytes(100_000))
+
+    with pytest.raises(DiskFullError, match=rf"write {path}: found no space left in {path.parent} .*free some space"):
+        write()
+    assert path.read_text() == "before"
+    assert [child.name for child in path.parent.iterdir()] == ["table.bin"]
+
+
+def test_other_errors_of_writing_are_left_as_they_are(tmp_path):
+    with pytest.raises(PermissionError), atomic_path(tmp_path / "x"):
+        raise PermissionError(13, "not yours")

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-# tblite is slow on more threads than idle cores, and reads their number once, when it is loaded
-os.environ["OMP_NUM_THREADS"] = "1"
 
 from chemscale.data import assemble, frames, ingest, molecules, simulation, sources
 from chemscale.data.manifest import read_manifest
@@ -81,7 +77,7 @@ def build(read_chunks: Callable[..., list[Path]]) -> Callable[..., dict[str, Any
 
     def make(section: Mapping[str, Any], folder: Path, *, workers: int = 1, **options: Any) -> dict[str, Any]:
         markers = read_chunks(section, folder, workers=workers, **options)
-        assemble.prepare(section, folder, markers, workers)
+        assemble.prepare(section, folder, markers, "code", workers)
         return read_manifest(folder)
 
     return make

@@ -1,21 +1,21 @@
 """Conformers: the surface and its modes against ASE and finite differences, the sampling against statistics."""
 
-import json
-
 import numpy as np
+import pandas as pd
 import pytest
 from ase import Atoms
 from ase.data import atomic_masses
 from ase.vibrations import Vibrations
 from tblite.ase import TBLite
 
-from chemscale.data import conformers, frames, xtb
-from chemscale.data.shards import load_frames
+from chemscale.data import conformers, simulation, xtb
+from chemscale.data.starts import Start
 from chemscale.errors import DataError
 
 SECTION = {
     "kind": "conformers",
     "source": "xtb",
+    "molecules": None,
     "molecules_from": "chemicals",
     "elements": ["C", "H", "N", "O"],
     "min_heavy_atoms": 2,
@@ -29,13 +29,12 @@ SECTION = {
     "test": 0.0,
     "rows_per_shard": 4,
     "max_reject_share": 0.05,
-    "workers": 2,
 }
 KT = 8.617333262e-5 * 500
 
 
 def _molecule(smiles):
-    return conformers.Molecule(smiles, smiles)
+    return Start(smiles, smiles, smiles)
 
 
 def test_forces_are_the_slope_of_the_energy():
@@ -126,39 +125,60 @@ def test_molecules_are_chosen_by_cid_one_of_each_constitution():
         conformers.choose({**section, "num_molecules": 4}, compounds)
 
 
-def test_the_same_bytes_from_one_worker_and_from_two(tmp_path):
-    tasks = [(_molecule(smiles), SECTION) for smiles in ("CO", "C#N")]
-    for run, (workers, order) in {"a": (1, tasks), "b": (2, tasks), "c": (2, tasks[::-1])}.items():
-        frames.prepare_frames(conformers.sample, order, SECTION, tmp_path / run / "xtb-0", workers, None)
-    manifests = [(tmp_path / run / "xtb-0" / "manifest.json").read_bytes() for run in "abc"]
+@pytest.fixture
+def of_two(monkeypatch):
+    """Let the source of molecules be methanol and hydrogen cyanide alone, each a unit of work."""
+    monkeypatch.setattr(simulation, "_UNIT_MOLECULES", 1)
+    monkeypatch.setattr(simulation.sources, "chemicals", lambda: iter([(1, "CO"), (2, "C#N")]))
+
+
+def _shards(folder):
+    return pd.concat([pd.read_parquet(path) for path in sorted((folder / "shards").glob("*.parquet"))])
+
+
+def test_the_same_bytes_whatever_the_workers_and_chunks(tmp_path, build, of_two):
+    manifests = [
+        build(SECTION, tmp_path / run / "xtb-0", workers=workers, chunks=chunks)
+        for run, (workers, chunks) in {"a": (1, 1), "b": (2, 2)}.items()
+    ]
     assert manifests[0] == manifests[1]
-    first, turned = (load_frames(tmp_path / run / "xtb-0") for run in "ac")
-    assert first.rows[:3] == turned.rows[3:]
-    np.testing.assert_array_equal(first.energies[:3], turned.energies[3:])
-    np.testing.assert_array_equal(np.diff(first.offsets), [6, 6, 6, 3, 3, 3])
-    assert all(len(set(first.splits[part])) == 1 for part in (slice(0, 3), slice(3, 6)))
-    manifest = json.loads(manifests[0])
+    manifest = manifests[0]
     assert (manifest["rows_in"], manifest["rows_kept"], manifest["rejected"]) == (6, 6, {})
     assert [shard["frames"] for shard in manifest["shards"]] == [4, 2]
+    table = _shards(tmp_path / "a" / "xtb-0")
+    sizes = {"CO": 6, "C#N": 3}
+    for smiles, part in table.groupby("smiles"):
+        assert sorted(part["frame"]) == [0, 1, 2]
+        assert {len(species) for species in part["species"]} == {sizes[smiles]}
+        # a molecule's frames are one group, and so lie in one split
+        assert part["group"].nunique() == part["split"].nunique() == 1
+        # the frames themselves: those that the molecule gives by itself
+        expected = conformers.sample((_molecule(smiles), SECTION)).rows
+        for row in part.to_dict("records"):
+            np.testing.assert_array_equal(row["positions"], expected[row["frame"]]["positions"])
+            assert row["energy"] == pytest.approx(expected[row["frame"]]["energy"], rel=1e-10)
+            np.testing.assert_allclose(row["forces"], expected[row["frame"]]["forces"], atol=1e-7)
 
 
-def test_rejects_are_counted_and_too_many_leave_no_manifest(tmp_path, monkeypatch):
-    monkeypatch.setattr(frames, "ordered_map", lambda make, tasks, workers: map(make, tasks))
-    hot = {**SECTION, "temperature": 30_000.0, "frames_per_molecule": 20}
+def test_rejects_are_counted_and_too_many_leave_no_manifest(tmp_path, build, in_process, monkeypatch):
+    monkeypatch.setattr(simulation.sources, "chemicals", lambda: iter([(1, "CO")]))
+    hot = {**SECTION, "temperature": 30_000.0, "frames_per_molecule": 20, "num_molecules": 1}
     found = conformers.sample((_molecule("CO"), hot))
     assert set(found.rejected) <= {"atoms_too_close", "force_too_large", "scf_failed"}
     assert found.rejected["force_too_large"] > 0
     assert len(found.rows) + sum(found.rejected.values()) == 20
     with pytest.raises(DataError, match="force_too_large"):
-        frames.prepare_frames(conformers.sample, [(_molecule("CO"), hot)], hot, tmp_path, 1, None)
+        build(hot, tmp_path)
     assert not (tmp_path / "manifest.json").exists()
+    manifest = build(hot | {"max_reject_share": 0.999}, tmp_path)
+    assert (manifest["rows_in"], manifest["rejected"]) == (20, dict(found.rejected))
+    assert manifest["rows_kept"] == len(found.rows)
 
 
-def test_a_split_without_frames_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(frames, "ordered_map", lambda make, tasks, workers: map(make, tasks))
-    section = {**SECTION, "test": 0.1, "validation": 0.1}
+def test_a_split_without_frames_is_refused(tmp_path, build, in_process, of_two):
+    section = {**SECTION, "test": 0.01, "validation": 0.01}
     with pytest.raises(DataError, match="none in validation and test"):
-        frames.prepare_frames(conformers.sample, [(_molecule("CO"), section)], section, tmp_path, 1, None)
+        build(section, tmp_path)
     assert not (tmp_path / "manifest.json").exists()
 
 

@@ -1,36 +1,53 @@
 """From SMILES to SELFIES: policies, constitutions, limits, and a ledger that accounts for every row."""
 
 import csv
-import json
+import hashlib
+import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import selfies
+from rdkit import Chem, RDLogger
+from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from chemscale.data import molecules
+from chemscale.data.runs import open_arrow, read_ledger
 from chemscale.errors import DataError
-from chemscale.io import read_parquet
+from chemscale.io import read_json
 
 SMOKE = Path(__file__).parents[2] / "data" / "smoke_molecules.csv"
-POLICY = {"fragments": "keep", "stereo": "keep", "max_symbols": 128}
+POLICY = {
+    "fragments": "keep",
+    "stereo": "keep",
+    "max_symbols": 128,
+    "scaffolds": False,
+    "split_by": "constitution",
+}
 
 
-def _section(path, **changes):
-    return {"kind": "molecules", "source": "file", "path": str(path), "column": "smiles", "max_reject_share": 0.05,
-            "workers": 1, **POLICY, **changes}  # fmt: skip
+@pytest.fixture
+def own_file(tmp_path, section):
+    """A function that writes a table of SMILES and gives the section that reads it."""
 
+    def write(rows, **changes):
+        path = tmp_path / "own.csv"
+        with open(path, "w", newline="") as stream:
+            csv.writer(stream).writerows([["smiles"], *([row] for row in rows)])
+        settings = {"path": str(path), "column": "smiles", "validation": 0.0, "test": 0.0, **changes}
+        return section(kind="molecules", source="file", **settings)
 
-def _file(folder, rows):
-    path = folder / "own.csv"
-    with open(path, "w", newline="") as stream:
-        csv.writer(stream).writerows([["smiles"], *([row] for row in rows)])
-    return path
+    return write
 
 
 def _group(smiles):
     converted = molecules.convert(smiles, POLICY)
     assert not isinstance(converted, str), converted
-    return converted[2]
+    return converted.constitution
+
+
+def _shards(folder):
+    return pd.concat([pd.read_parquet(path) for path in sorted((folder / "shards").glob("*.parquet"))])
 
 
 @pytest.mark.parametrize(
@@ -65,12 +82,18 @@ def test_labels_of_atoms_are_no_part_of_a_molecule():
     assert molecules.convert("[CH3:1][CH2:2][OH:3]", POLICY) == molecules.convert("CCO", POLICY)
 
 
-def test_a_row_that_breaks_a_library_is_counted(monkeypatch):
-    def fail(smiles):
-        raise RuntimeError("of some kind")
+def test_a_row_that_breaks_a_library_is_counted(monkeypatch, own_file, build, tmp_path, in_process):
+    encode = molecules.encode
 
-    monkeypatch.setattr(selfies, "encoder", fail)
-    assert molecules._convert_chunk((["CCO", None], POLICY)) == ["not_convertible", "unreadable_row"]
+    def fail(smiles):
+        if smiles == "CCO":
+            raise RuntimeError("of some kind")
+        return encode(smiles)
+
+    monkeypatch.setattr(molecules, "encode", fail)
+    manifest = build(own_file(["CCO", "CCC"], max_reject_share=0.5), tmp_path / "out")
+    assert (manifest["rows_kept"], manifest["rejected"]) == (1, {"not_convertible": 1})
+    assert molecules.convert(None, POLICY) == "unreadable_row"
 
 
 def test_a_tie_of_fragments_does_not_depend_on_their_order():
@@ -83,15 +106,16 @@ def test_policies_of_stereo_and_fragments():
     smiles = "C[C@H](N)C(=O)O.Cl"
     kept = molecules.convert(smiles, POLICY)
     bare = molecules.convert(smiles, POLICY | {"stereo": "strip", "fragments": "largest"})
-    assert "@" in kept[0]
-    assert "." in kept[1]
-    assert bare[:2] == ("CC(N)C(=O)O", selfies.encoder("CC(N)C(=O)O"))
-    assert kept[2] == bare[2]
+    assert "@" in kept.smiles
+    assert "." in kept.selfies
+    assert (bare.smiles, bare.selfies) == ("CC(N)C(=O)O", selfies.encoder("CC(N)C(=O)O"))
+    assert kept.constitution == bare.constitution
 
 
 @pytest.mark.parametrize(
     ("smiles", "reason"),
     [
+        (None, "unreadable_row"),
         ("", "empty"),
         ("no molecule", "unparsable"),
         ("C1CC", "unparsable"),
@@ -101,24 +125,57 @@ def test_policies_of_stereo_and_fragments():
         ("C" * 129, "too_long"),
         ("C" * 2001, "too_many_characters"),
         ("C1CC1" * 61, "too_many_rings"),
+        ("C(" * 51 + "C" + ")" * 51, "too_many_branches"),
     ],
 )
 def test_a_rejected_row_has_its_reason(smiles, reason):
     assert molecules.convert(smiles, POLICY) == reason
 
 
-def test_limits_come_before_the_encoder(monkeypatch):
-    def hang(smiles):
-        raise AssertionError(f"the encoder was given {len(smiles)} characters")
+PATHOLOGICAL = {
+    "a megabyte of carbon": ("C" * 1_000_000, "too_many_characters"),
+    "a megabyte of open brackets": ("[" * 1_000_000, "too_many_characters"),
+    "ten thousand fragments": (".".join("C" * 10_000), "too_many_characters"),
+    "a ladder of rings": ("C1CC1" * 61, "too_many_rings"),
+    "rings by two digits": ("".join(f"C%{number}" for number in range(10, 99)) * 2, "too_many_rings"),
+    "rings never closed": ("C" + "1" * 130, "too_many_rings"),
+    "branches in branches": ("C(" * 500 + "C" + ")" * 500, "too_many_branches"),
+    "branches never closed": ("C(" * 900, "too_many_branches"),
+}
 
-    monkeypatch.setattr(selfies, "encoder", hang)
-    for smiles in ("C" * 2001, "C1CC1" * 61):
-        assert molecules.convert(smiles, POLICY).startswith("too_many")
+
+@pytest.mark.parametrize(("smiles", "reason"), PATHOLOGICAL.values(), ids=PATHOLOGICAL)
+def test_limits_come_before_rdkit(monkeypatch, smiles, reason):
+    def hang(text, *arguments):
+        raise AssertionError(f"RDKit was given {len(text)} characters")
+
+    monkeypatch.setattr(Chem, "MolFromSmiles", hang)
+    begun = time.process_time()
+    assert molecules.convert(smiles, POLICY) == reason
+    # 0.02 s for the longest of them
+    assert time.process_time() - begun < 1
     with pytest.raises(AssertionError, match="2000 characters"):
         molecules.convert("C" * 2000, POLICY)
 
 
-def test_the_ledger_accounts_for_every_row(tmp_path):
+def test_what_is_within_the_limits_is_converted():
+    rings, depth = "C1CC1" * 60, "C(" * 50 + "C" + ")" * 50
+    policy = POLICY | {"max_symbols": 2046}
+    for smiles in ("C" * 2000, rings, depth):
+        converted = molecules.convert(smiles, policy)
+        assert selfies.encoder(converted.smiles) == converted.selfies
+    # digits in brackets are isotopes, charges and labels, and no rings
+    assert not isinstance(molecules.convert("[13CH3]" + "[13CH2]" * 130 + "[13CH3]", policy), str)
+
+
+def test_limits_that_only_rdkit_can_tell_come_before_the_encoder(monkeypatch):
+    monkeypatch.setattr(molecules, "encode", lambda smiles: pytest.fail("the encoder was asked"))
+    # a text of few ring numbers has few rings: the limit is lowered instead
+    monkeypatch.setattr(molecules, "_MAX_RINGS", 1)
+    assert molecules.convert("c1ccc2ccccc2c1", POLICY) == "too_many_rings"
+
+
+def test_the_ledger_accounts_for_every_row(own_file, build, tmp_path, in_process):
     rows = [
         "CCO",
         "OCC",
@@ -129,53 +186,156 @@ def test_the_ledger_accounts_for_every_row(tmp_path):
         "C" * 129,
         "C" * 2001,
         "C1CC1" * 61,
+        "C(" * 60 + "C" + ")" * 60,
         "[Na+].[Cl-]",
         "CC(=O)O",
         "C1CC",
     ]
-    path = _file(tmp_path, rows)
-    molecules.prepare(_section(path, max_reject_share=0.9), tmp_path / "out")
-    ledger = json.loads((tmp_path / "out" / "molecules.json").read_text())
-    assert ledger["rejected"] == {
+    manifest = build(own_file(rows, max_reject_share=0.9), tmp_path / "out")
+    assert manifest["rejected"] == {
         "duplicate": 2,
         "empty": 1,
         "no_selfies": 1,
         "too_long": 1,
+        "too_many_branches": 1,
         "too_many_characters": 1,
         "too_many_rings": 1,
         "unparsable": 2,
     }
-    assert ledger["rows_in"] == len(rows) == ledger["rows_kept"] + sum(ledger["rejected"].values())
-    table = read_parquet(tmp_path / "out" / "molecules.parquet").to_pylist()
-    assert [row["smiles"] for row in table] == ["CCO", "[Cl-].[Na+]", "CC(=O)O"]
-    assert [row["row"] for row in table] == [molecules.row_digest(row["smiles"]) for row in table]
+    assert manifest["rows_in"] == len(rows) == manifest["rows_kept"] + sum(manifest["rejected"].values())
+    table = _shards(tmp_path / "out")
+    assert sorted(table["smiles"]) == ["CC(=O)O", "CCO", "[Cl-].[Na+]"]
+    digests = [hashlib.blake2b(smiles.encode(), digest_size=16).hexdigest() for smiles in table["smiles"]]
+    assert table["row"].tolist() == digests == sorted(digests)
 
 
-def test_too_many_rejects_stop_the_stage_and_leave_nothing(tmp_path):
-    path = _file(tmp_path, ["CCO", "CCC", "CCN", "C1CC"])
+def test_too_many_rejects_stop_the_stage_and_leave_no_data(own_file, build, tmp_path, in_process):
+    rows = ["CCO", "CCC", "CCN", "C1CC"]
     with pytest.raises(DataError, match=r"at most 24\.0% of 4 rows rejected: found 1 \(1 unparsable\)"):
-        molecules.prepare(_section(path, max_reject_share=0.24), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    molecules.prepare(_section(path, max_reject_share=0.25), tmp_path / "out")
+        build(own_file(rows, max_reject_share=0.24), tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.name not in ("chunks", "work")] == []
+    assert build(own_file(rows, max_reject_share=0.25), tmp_path / "out")["rows_kept"] == 3
 
 
-def test_duplicates_are_no_fault_of_the_source(tmp_path):
-    path = _file(tmp_path, ["CCO"] * 9 + ["CCC"])
-    molecules.prepare(_section(path, max_reject_share=0.0), tmp_path / "out")
-    ledger = json.loads((tmp_path / "out" / "molecules.json").read_text())
-    assert (ledger["rows_kept"], ledger["rejected"]) == (2, {"duplicate": 8})
+def test_duplicates_are_no_fault_of_the_source(own_file, build, tmp_path, in_process):
+    manifest = build(own_file(["CCO"] * 9 + ["CCC"], max_reject_share=0.0), tmp_path / "out")
+    assert (manifest["rows_kept"], manifest["rejected"]) == (2, {"duplicate": 8})
 
 
-def test_the_number_of_workers_changes_no_byte(tmp_path, monkeypatch):
-    # several chunks for each worker
-    monkeypatch.setattr(molecules, "_CHUNK", 50)
-    for workers in (1, 3):
-        molecules.prepare(_section(SMOKE, workers=workers), tmp_path / str(workers))
-    for name in ("molecules.parquet", "molecules.json"):
-        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "3" / name).read_bytes()
-    assert json.loads((tmp_path / "1" / "molecules.json").read_text())["rows_in"] == 640
-    # and the molecules stand in the order of the file
+def test_no_row_at_all_is_refused(own_file, build, tmp_path, in_process):
+    with pytest.raises(DataError, match=r"found 2 \(2 unparsable\)"):
+        build(own_file(["C1CC", "x"], max_reject_share=0.99), tmp_path / "out")
+
+
+def test_runs_hold_the_rows_of_their_unit_in_the_order_of_digests(
+    section, read_chunks, tmp_path, in_process, monkeypatch
+):
+    monkeypatch.setattr(molecules, "UNIT_ROWS", 100)
+    told = section(kind="molecules", source="file", path=str(SMOKE), column="smiles", validation=0.1, test=0.1)
+    markers = read_chunks(told, tmp_path / "out", chunks=3)
+    records = [read_json(marker) for marker in markers]
+    assert [record["units"] for record in records] == [7, 7, 7]
+    assert sum(record["ledger"]["rows_in"] for record in records) == 640
+    runs = sorted((tmp_path / "out" / "work" / records[0]["work"]).iterdir())
+    assert [run.name for run in runs] == [f"run-{number:06d}.arrow" for number in range(7)]
     with open(SMOKE, newline="") as stream:
-        converted = [molecules.convert(row["smiles"], POLICY) for row in csv.DictReader(stream)]
-    in_order = dict.fromkeys(result[0] for result in converted if not isinstance(result, str))
-    assert read_parquet(tmp_path / "1" / "molecules.parquet")["smiles"].to_pylist() == list(in_order)
+        source = [row["smiles"] for row in csv.DictReader(stream)]
+    for number, run in enumerate(runs):
+        table = open_arrow(run).to_pydict()
+        assert table["row"] == sorted(table["row"])
+        assert read_ledger(run).rows_in == len(source[100 * number : 100 * (number + 1)])
+        for place, smiles in zip(table["place"], table["smiles"], strict=True):
+            assert 100 * number <= place < 100 * (number + 1)
+            assert Chem.CanonSmiles(source[place]) == smiles
+
+
+def test_runs_of_other_code_section_or_source_are_not_taken(own_file, read_chunks, tmp_path, in_process):
+    told = own_file(["CCO", "CCC"])
+    works = [read_json(read_chunks(told, tmp_path / "out")[0])["work"]]
+    works.append(read_json(read_chunks(told, tmp_path / "out", code="other")[0])["work"])
+    works.append(read_json(read_chunks(own_file(["CCO", "CCC"], max_symbols=99), tmp_path / "out")[0])["work"])
+    works.append(read_json(read_chunks(own_file(["CCO", "CCN"]), tmp_path / "out")[0])["work"])
+    assert len(set(works)) == 4
+    assert read_json(read_chunks(own_file(["CCO", "CCC"]), tmp_path / "out")[0])["work"] == works[0]
+
+
+# --- splits -----------------------------------------------------------------------------------------------------------
+
+
+def test_no_scaffold_straddles_splits(section, build, tmp_path, in_process):
+    settings = {"source": "file", "path": str(SMOKE), "column": "smiles", "validation": 0.15, "test": 0.25}
+    by_constitution = section(kind="molecules", scaffolds=True, **settings)
+    by_scaffold = section(kind="molecules", split_by="scaffold", **settings)
+    tables = {}
+    for name, told in {"constitution": by_constitution, "scaffold": by_scaffold}.items():
+        build(told, tmp_path / name)
+        tables[name] = _shards(tmp_path / name)
+    assert (tables["constitution"]["scaffold"] == tables["scaffold"]["scaffold"]).all()
+    table = tables["scaffold"]
+    RDLogger.DisableLog("rdApp.*")
+    for smiles, found in zip(table["smiles"], table["scaffold"], strict=True):
+        # the scaffold by RDKit itself, of the molecule as it stands there: the same where it is one uncharged fragment
+        if not set(smiles) & set(".+-@/\\") and "[" not in smiles:
+            assert found == MurckoScaffold.MurckoScaffoldSmiles(smiles)
+    ringed = table[table["scaffold"] != ""]
+    assert len(ringed) > 200
+    assert ringed.groupby("scaffold")["split"].nunique().max() == 1
+    assert ringed["split"].nunique() == 3
+    # without rings there is no scaffold to go by: such molecules are spread by their constitution
+    assert table[table["scaffold"] == ""]["split"].nunique() == 3
+    # and it is a difference: by constitution, scaffolds do straddle
+    ringed = tables["constitution"][tables["constitution"]["scaffold"] != ""]
+    assert ringed.groupby("scaffold")["split"].nunique().max() == 3
+
+
+def test_scaffolds_are_not_computed_unless_asked_for(section, build, tmp_path, in_process, monkeypatch):
+    monkeypatch.setattr(molecules, "scaffold", lambda constitution: pytest.fail("a scaffold was computed"))
+    told = section(kind="molecules", source="file", path=str(SMOKE), column="smiles", validation=0.1, test=0.1)
+    build(told, tmp_path / "out")
+    assert "scaffold" not in _shards(tmp_path / "out").columns
+
+
+# --- the time limit of a row ------------------------------------------------------------------------------------------
+
+SLOW = "CCCCCCO"
+
+
+def _unit_with_a_slow_row(unit):
+    """What a worker does with a unit, if one molecule takes for ever."""
+    convert = molecules.convert
+
+    def slowly(smiles, section):
+        while smiles == SLOW:
+            pass
+        return convert(smiles, section)
+
+    molecules.convert, molecules.ROW_SECONDS = slowly, 0.3
+    return molecules._convert_unit(unit)
+
+
+def test_a_row_beyond_its_time_is_named_and_not_tried_again(own_file, build, tmp_path, monkeypatch):
+    monkeypatch.setattr(molecules, "UNIT_ROWS", 4)
+    told = own_file(["CCO", SLOW, "CCC", "CCN", "CN", SLOW, "CF"], max_reject_share=0.5)
+    with monkeypatch.context() as patched:
+        patched.setattr(molecules, "_convert_unit", _unit_with_a_slow_row)
+        manifest = build(told, tmp_path / "out", workers=2)
+    assert manifest["rejected"] == {"over_time_limit": 2}
+    assert manifest["over_time_limit"] == [hashlib.blake2b(SLOW.encode(), digest_size=16).hexdigest()] * 2
+    assert sorted(_shards(tmp_path / "out")["smiles"]) == ["CCC", "CCN", "CCO", "CF", "CN"]
+    before = (tmp_path / "out" / "manifest.json").read_bytes()
+
+    # a faster machine, or other code, makes the same data: it doesn't try
+    convert = molecules.convert
+
+    def untried(smiles, section):
+        assert smiles != SLOW
+        return convert(smiles, section)
+
+    monkeypatch.setattr(molecules, "convert", untried)
+    for module in ("molecules", "assemble"):
+        monkeypatch.setattr(
+            f"chemscale.data.{module}.ordered_map", lambda work, tasks, workers, retry=None: map(work, tasks)
+        )
+    again = build(told, tmp_path / "out", code="other")
+    assert again["over_time_limit"] == manifest["over_time_limit"]
+    assert (tmp_path / "out" / "manifest.json").read_bytes() == before

@@ -34,7 +34,9 @@ def alone(monkeypatch):
 
 
 def rows_of(path, column, cache):
-    located = sources.locate({"source": "file", "path": str(path), "column": column}, cache, OFFLINE)
+    located = sources.locate(
+        {"kind": "molecules", "source": "file", "path": str(path), "column": column}, cache, OFFLINE
+    )
     return list(sources.read(located))
 
 
@@ -71,7 +73,7 @@ def test_another_table_than_the_pinned_one_is_refused(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=remedy):
         next(sources.chemicals())
     with pytest.raises(DataError, match=remedy):
-        sources.locate({"source": "chemicals"}, tmp_path, OFFLINE)
+        sources.locate({"kind": "molecules", "source": "chemicals"}, tmp_path, OFFLINE)
     monkeypatch.setitem(CATALOGUE, "chemicals", replace(pinned, file="none.tsv"))
     with pytest.raises(DataError, match="no such package or file"):
         next(sources.chemicals())
@@ -79,7 +81,9 @@ def test_another_table_than_the_pinned_one_is_refused(tmp_path, monkeypatch):
 
 def test_the_table_is_located_without_any_connection(tmp_path, monkeypatch):
     monkeypatch.setattr(socket, "socket", None)
-    located = sources.locate({"source": "chemicals", "path": None, "column": None}, tmp_path, OFFLINE)
+    located = sources.locate(
+        {"kind": "molecules", "source": "chemicals", "path": None, "column": None}, tmp_path, OFFLINE
+    )
     assert json.loads(json.dumps(located)) == located
     assert located["record"] == sources.record({"source": "chemicals"})
     assert {"name", "version", "file", "sha256", "licence", "citation", "distribution"} <= set(located["record"])
@@ -112,7 +116,7 @@ def moses(tmp_path, monkeypatch):
 
 
 def test_moses_is_read_out_of_its_wheel(moses, tmp_path):
-    section = {"source": "moses", "path": str(moses), "column": None}
+    section = {"kind": "molecules", "source": "moses", "path": str(moses), "column": None}
     located = sources.locate(section, tmp_path / "cache", OFFLINE)
     assert list(sources.read(located)) == ["CCO", "CC", "C", "c1ccccc1"]
     assert json.loads(json.dumps(located)) == located
@@ -128,13 +132,15 @@ def test_another_moses_than_the_published_one_is_refused(moses, tmp_path, monkey
     entry = CATALOGUE["moses"]
     monkeypatch.setitem(CATALOGUE, "moses", replace(entry, members=(Member(entry.members[0].path, "0" * 64),)))
     with pytest.raises(DataError, match=r"take moses/dataset/data/train\.csv\.gz out of .* instead of 000"):
-        sources.locate({"source": "moses", "path": str(moses)}, tmp_path / "cache", OFFLINE)
+        sources.locate({"kind": "molecules", "source": "moses", "path": str(moses)}, tmp_path / "cache", OFFLINE)
 
 
 def test_pubchem10m_is_read_in_place(tmp_path):
     with zipfile.ZipFile(tmp_path / "pubchem_10m.txt.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("pubchem-10m.txt", "CCO\nCC\n" * 50_000)
-    located = sources.locate({"source": "pubchem10m", "path": str(tmp_path)}, tmp_path / "cache", OFFLINE)
+    located = sources.locate(
+        {"kind": "molecules", "source": "pubchem10m", "path": str(tmp_path)}, tmp_path / "cache", OFFLINE
+    )
     assert list(sources.read(located)) == ["CCO", "CC"] * 50_000
     assert not list((tmp_path / "cache").rglob("*.txt"))
     assert located["record"]["urls"] == list(CATALOGUE["pubchem10m"].urls)
@@ -144,7 +150,7 @@ def test_pubchem_is_the_snapshot_that_its_md5_names(tmp_path, monkeypatch):
     content = gzip.compress(b"1\tCC(=O)OC(CC(=O)[O-])C[N+](C)(C)C\n2\tC\n")
     (tmp_path / "CID-SMILES.gz").write_bytes(content)
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
-    located = sources.locate({"source": "pubchem"}, tmp_path / "cache", OFFLINE)
+    located = sources.locate({"kind": "molecules", "source": "pubchem"}, tmp_path / "cache", OFFLINE)
     assert list(sources.read(located)) == ["CC(=O)OC(CC(=O)[O-])C[N+](C)(C)C", "C"]
     assert located["record"]["sha256"] == hashlib.sha256(content).hexdigest()
     assert located["record"]["md5"] == hashlib.md5(content).hexdigest()
@@ -152,8 +158,10 @@ def test_pubchem_is_the_snapshot_that_its_md5_names(tmp_path, monkeypatch):
 
 def test_a_source_that_is_none_is_named(tmp_path):
     for name in ("zinc", "rmd17"):
-        with pytest.raises(DataError, match=f"source '{name}': found no such source of molecules; name file or chem"):
-            sources.locate({"source": name}, tmp_path, OFFLINE)
+        with pytest.raises(
+            DataError, match=f"molecules of the source '{name}': found no such source; name file or chem"
+        ):
+            sources.locate({"kind": "molecules", "source": name}, tmp_path, OFFLINE)
     located = {"files": [str(tmp_path / "x")], "parser": "xyz", "column": None, "member": None, "record": {}}
     with pytest.raises(DataError, match="the format 'xyz'"):
         list(sources.read(located))
@@ -188,7 +196,7 @@ def test_files_of_ones_own(tmp_path, name, content, column, packed):
     path = tmp_path / (f"{name}.gz" if packed else name)
     path.write_bytes(gzip.compress(content) if packed else content)
     assert list(sources.own_file(path, column)) == ["CCO", "C"]
-    section = {"source": "file", "path": str(path), "column": column}
+    section = {"kind": "molecules", "source": "file", "path": str(path), "column": column}
     located = sources.locate(section, tmp_path / "cache", OFFLINE)
     assert list(sources.read(located)) == ["CCO", "C"]
     assert json.loads(json.dumps(located)) == located
@@ -391,7 +399,9 @@ def test_a_compression_that_is_not_known_is_told(tmp_path):
     for at in (8, content.index(b"PK\x01\x02") + 10):
         content[at] = 99
     (tmp_path / "pubchem_10m.txt.zip").write_bytes(content)
-    located = sources.locate({"source": "pubchem10m", "path": str(tmp_path)}, tmp_path / "cache", OFFLINE)
+    located = sources.locate(
+        {"kind": "molecules", "source": "pubchem10m", "path": str(tmp_path)}, tmp_path / "cache", OFFLINE
+    )
     with pytest.raises(DataError, match=r"read pubchem-10m\.txt in .*compression"):
         list(sources.read(located))
 
@@ -401,7 +411,9 @@ def test_the_version_of_ones_own_file_is_its_content(tmp_path):
     versions = set()
     for text in ("CCO", "CCCC"):
         path.write_text(text)
-        located = sources.locate({"source": "file", "path": str(path), "column": None}, tmp_path / "cache", OFFLINE)
+        located = sources.locate(
+            {"kind": "molecules", "source": "file", "path": str(path), "column": None}, tmp_path / "cache", OFFLINE
+        )
         versions.add(located["record"]["version"])
     assert len(versions) == 2
 
@@ -427,7 +439,12 @@ def test_the_corpus_is_whole_and_small():
 
 @pytest.mark.parametrize("case", CASES, ids=[case["file"] for case in CASES])
 def test_bad_files_are_refused_or_their_bad_rows_told(case, tmp_path):
-    section = {"source": case.get("source", "file"), "path": str(BAD / case["file"]), "column": case.get("column")}
+    section = {
+        "kind": "molecules",
+        "source": case.get("source", "file"),
+        "path": str(BAD / case["file"]),
+        "column": case.get("column"),
+    }
 
     def reading():
         return list(sources.read(sources.locate(section, tmp_path, OFFLINE)))

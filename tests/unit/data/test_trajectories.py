@@ -1,20 +1,21 @@
 """Trajectories: the splits in time, the temperature, and one bit pattern for each seed."""
 
-from itertools import groupby
+import hashlib
 
 import numpy as np
+import pandas as pd
 import pytest
 from ase import units
 
-from chemscale.data import trajectories, xtb
-from chemscale.data.shards import load_frames, read_manifest
+from chemscale.data import frames, trajectories, xtb
+from chemscale.data.starts import Start
 from chemscale.data.subsets import time_splits
 from chemscale.errors import DataError
 
 SECTION = {
     "kind": "trajectories",
     "source": "xtb",
-    "molecules": {"water": {"smiles": "O"}, "hydrogen": {"smiles": "[H][H]"}},
+    "molecules": {"water": {"smiles": "O", "structure": None}, "hydrogen": {"smiles": "[H][H]", "structure": None}},
     "temperature": 500.0,
     "timestep": 0.5,
     "friction": 0.01,
@@ -28,39 +29,23 @@ SECTION = {
     "seed": 0,
     "rows_per_shard": 100,
     "max_reject_share": 0.05,
-    "workers": 2,
 }
-
-
-@pytest.mark.parametrize(("frames", "blocks", "gap"), [(150, 10, 10), (97, 7, 5), (30, 10, 0)])
-def test_splits_are_contiguous_in_time_with_gaps_between(frames, blocks, gap):
-    found = time_splits(
-        {"frames_per_molecule": frames, "blocks": blocks, "gap_frames": gap, "validation": 0.1, "test": 0.4}
-    )
-    assert [block for block, _ in found] == [frame * blocks // frames for frame in range(frames)]
-    runs = [(split, len(list(members))) for split, members in groupby(split for _, split in found)]
-    apart = [("gap", gap)] if gap else []
-    assert [run for run in runs if run[0] == "gap"] == 2 * apart
-    assert [split for split, _ in runs if split != "gap"] == ["train", "validation", "test"]
-    # validation keeps its whole block, and no block lies in two splits
-    assert dict(runs)["validation"] == sum(block == blocks - round(0.4 * blocks) - 1 for block, _ in found)
-    whole = {(block, split) for block, split in found if split != "gap"}
-    assert len(whole) == len({block for block, _ in whole})
 
 
 @pytest.mark.parametrize(
     ("changes", "match"),
     [({"gap_frames": 20}, "train"), ({"validation": 0.5, "test": 0.5}, "train"), ({"frames_per_molecule": 2}, "test")],
 )
-def test_a_split_without_frames_is_refused(changes, match, tmp_path):
+def test_a_split_without_frames_is_refused_before_any_work(changes, match, tmp_path, read_chunks, monkeypatch):
+    monkeypatch.setattr(frames, "ordered_map", lambda *arguments: pytest.fail("work began"))
     with pytest.raises(DataError, match=match):
-        trajectories.prepare({**SECTION, **changes}, tmp_path, 1)
+        read_chunks({**SECTION, **changes}, tmp_path)
 
 
 @pytest.mark.parametrize(("smiles", "match"), [("C(", "no SMILES"), ("[NH4+]", "charge"), ("[CH3]", "unpaired")])
-def test_a_wrong_molecule_is_named(smiles, match, tmp_path):
+def test_a_wrong_molecule_is_named(smiles, match, tmp_path, read_chunks):
     with pytest.raises(DataError, match=rf"molecules\.mine\.smiles.*{match}"):
-        trajectories.prepare({**SECTION, "molecules": {"mine": {"smiles": smiles}}}, tmp_path, 1)
+        read_chunks({**SECTION, "molecules": {"mine": {"smiles": smiles, "structure": None}}}, tmp_path)
 
 
 def test_the_dynamics_hold_the_temperature():
@@ -77,31 +62,53 @@ def test_the_dynamics_hold_the_temperature():
     assert np.mean(kinetic) / (1.5 * 3 * units.kB) == pytest.approx(500, rel=0.08)
 
 
-def test_the_same_bytes_from_one_worker_and_from_two(tmp_path):
-    for workers in (1, 2):
-        trajectories.prepare(SECTION, tmp_path / str(workers) / "xtb-0", workers)
-    one, two = ((tmp_path / run / "xtb-0" / "manifest.json").read_bytes() for run in "12")
-    assert one == two
-    manifest = read_manifest(tmp_path / "1" / "xtb-0")
-    assert manifest["rows_in"] == manifest["rows_kept"] == 40
-    assert {split: counts["rows"] for split, counts in manifest["splits"].items()} == {
+def test_the_same_bytes_whatever_the_workers_and_chunks(tmp_path, build):
+    one = build(SECTION, tmp_path / "1" / "xtb-0")
+    assert build(SECTION, tmp_path / "2" / "xtb-0", workers=2, chunks=2) == one
+    assert one["rows_in"] == one["rows_kept"] == 40
+    assert {split: counts["rows"] for split, counts in one["splits"].items()} == {
         "train": 26,
         "validation": 4,
         "test": 6,
         "gap": 4,
     }
-    data = load_frames(tmp_path / "1" / "xtb-0")
-    assert set(data.molecules) == {"water", "hydrogen"}
+    table = pd.read_parquet(tmp_path / "1" / "xtb-0" / "shards" / "shard-00000.parquet")
+    times = time_splits(SECTION, 20)
+    for molecule in ("water", "hydrogen"):
+        part = table[table["molecule"] == molecule].sort_values("frame")
+        assert part["frame"].tolist() == list(range(20))
+        assert part["split"].tolist() == [split for _, split in times]
+        names = [f"{molecule}|{block}" for block, _ in times]
+        assert part["group"].tolist() == [hashlib.blake2b(n.encode(), digest_size=16).hexdigest() for n in names]
     # a group lies in one split, gaps aside
-    for group in set(data.groups):
-        assert (
-            len({split for split, name in zip(data.splits, data.groups, strict=True) if name == group} - {"gap"}) <= 1
-        )
+    assert table[table["split"] != "gap"].groupby("group")["split"].nunique().max() == 1
     # the stored forces are those of the stored positions
-    frame = data.molecules.index("water") + 7
-    part = slice(data.offsets[frame], data.offsets[frame + 1])
-    energy, forces = xtb.Surface(data.species[part].astype(np.int64), accuracy=0.01).energy_and_forces(
-        data.positions[part]
-    )
-    assert data.energies[frame] == pytest.approx(energy, abs=1e-6)
-    np.testing.assert_allclose(data.forces[part], forces, atol=2e-4)
+    frame = table[table["molecule"] == "water"].iloc[7]
+    surface = xtb.Surface(frame["species"].astype(np.int64), accuracy=0.01)
+    energy, forces = surface.energy_and_forces(frame["positions"].reshape(-1, 3))
+    assert frame["energy"] == pytest.approx(energy, abs=1e-6)
+    np.testing.assert_allclose(frame["forces"].reshape(-1, 3), forces, atol=2e-4)
+
+
+def test_a_molecule_that_leaves_its_surface_loses_the_rest_of_its_frames(monkeypatch):
+    run, calls = trajectories.langevin, 0
+
+    def failing(*arguments):
+        dynamics = run(*arguments)
+        steps = dynamics.run
+
+        def some(number):
+            nonlocal calls
+            calls += 1
+            # the first call is the equilibration
+            if calls == 9:
+                raise xtb.Failure("scf_failed")
+            return steps(number)
+
+        dynamics.run = some
+        return dynamics
+
+    monkeypatch.setattr(trajectories, "langevin", failing)
+    found = trajectories.simulate((Start("hydrogen", "[H][H]", "[H][H]"), SECTION))
+    assert [row["frame"] for row in found.rows] == list(range(7))
+    assert dict(found.rejected) == {"scf_failed": 13}

@@ -29,7 +29,9 @@ def test_every_family_has_its_figures(planted: Path) -> None:
 def test_axes_name_their_units(planted: Path) -> None:
     for plot in plots(load_results(planted)):
         found = " | ".join(texts(planted / "figures" / f"{plot.name}.svg"))
-        assert any(unit in found for unit in ("nats per token", "meV/Å", "%", "tokens of a molecule", "atoms of a frame")), plot.name
+        assert any(
+            unit in found for unit in ("nats per token", "meV/Å", "%", "tokens of a molecule", "atoms of a frame")
+        ), plot.name
 
 
 def test_a_refused_law_is_not_drawn_and_the_legend_says_so(planted: Path) -> None:
