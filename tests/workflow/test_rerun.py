@@ -84,7 +84,7 @@ def test_an_added_subset_adds_its_file_and_its_cells_alone(finished: Tree) -> No
     (finished.path / "changed.yaml").write_text(yaml.safe_dump(config))
     rules, cells = planned(finished, "changed.yaml")
     assert cells == {"cells/chemgpt/w8/n300/seed0"}
-    assert rules == {"study", "plan", "passport", "data_table", "subset", "train", *GATHERING}
+    assert rules == {"study", "plan", "passport_of_molecules", "data_table", "subset", "train", *GATHERING}
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (finished.path / "data").rglob("*.*")}
     done = finished.snakemake("results/smoke/cells/chemgpt/w8/n300/seed0/metrics.json", config="changed.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
