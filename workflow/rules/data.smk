@@ -94,7 +94,8 @@ rule assemble:
         mem_mb=lambda wildcards, threads, attempt: (1000 + 500 * threads) * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        section=lambda wildcards: SECTIONS[wildcards.key],
+        section=lambda wildcards: SECTIONS[wildcards.key]
+        | {"max_reject_share": FULL[wildcards.key]["max_reject_share"]},
         code=lambda wildcards: MAKER_CODE[wildcards.key] + stage_digest("assemble"),
     script:
         "../scripts/assemble.py"
