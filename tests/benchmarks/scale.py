@@ -4,7 +4,8 @@
     python tests/benchmarks/scale.py mutants FILE.smi  # some 40 minutes; the file comes from mutants.py
 
 `moses`: all molecules from the wheel to shards and passport, by two workers, by one, and by two that are killed
-(`kill -9`, the whole process tree) while they read, merge and write shards: the same bytes each time, and at most 1.5 GB of memory, Snakemake included.
+(`kill -9`, the whole process tree) while they read, merge and write shards: the same bytes each time, and at most
+1.5 GB of memory, Snakemake included.
 `mutants`: the first million lines and all ten: at least nine million stay distinct, and the peak of memory grows by at
 most a tenth. Writes `results/benchmarks/memory.json`, and exits with 1 where a promise is broken.
 """
