@@ -3,8 +3,10 @@
 # interrupted job goes on after its last whole run. `assemble` makes one set of all runs.
 
 
+# seconds each, and there may be many: as jobs of their own they would wait longer than they run
 localrules:
     source,
+    subset,
 
 
 # where a published file lies, or has come to lie, checked: compute nodes may have no network
