@@ -93,11 +93,13 @@ class Study:
 
 
 def data_settings(section: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a resolved data section that decide its bytes: not how the work is spread, nor where files lie.
+    """The settings of a resolved data section that decide its bytes.
+
+    Not how the work is spread, where files lie, or how many rejects are too many.
 
     A file of one's own is told by its path: nothing else names it.
     """
-    elsewhere = {"workers", "chunks"} | ({"path"} if section.get("source") != "file" else set())
+    elsewhere = {"workers", "chunks", "max_reject_share"} | ({"path"} if section.get("source") != "file" else set())
     return {key: value for key, value in section.items() if key not in elsewhere}
 
 

@@ -52,7 +52,7 @@ def prepare(section: Mapping[str, Any], folder: Path, markers: Sequence[Path], c
     The same runs give the same bytes for every number of workers.
 
     Args:
-        section: the resolved data section.
+        section: the settings that decide the data's bytes, and max_reject_share, which decides whether they are taken.
         folder: the data folder.
         markers: the chunks' records.
         code: the digest of the code that decides the shards: what another code began is not gone on with.
@@ -134,7 +134,7 @@ def prepare(section: Mapping[str, Any], folder: Path, markers: Sequence[Path], c
         name=folder.name,
         domain=domain,
         source=chunks[0]["source"],
-        settings=section,
+        settings={key: value for key, value in section.items() if key != "max_reject_share"},
         shards=[shard.entry for shard in shards],
         ledger=ledger.to_dict(),
         warnings=chunks[0]["warnings"],

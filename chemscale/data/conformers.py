@@ -10,7 +10,6 @@ amplitude exceeds three standard deviations. All draws of a molecule follow from
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,14 +39,6 @@ _BOLTZMANN = 8.617333262e-5  # eV/K, CODATA 2018
 _WAVENUMBER = 521.4708983725064
 
 
-@dataclass(frozen=True)
-class Molecule:
-    """A molecule to sample: canonical SMILES with stereo, and without, which names its group."""
-
-    smiles: str
-    constitution: str
-
-
 def tasks(section: Mapping[str, Any], compounds: Iterable[tuple[int, str]]) -> list[tuple[Start, Mapping[str, Any]]]:
     """What `sample` takes, for every molecule that a data section of kind conformers names or chooses.
 
@@ -56,11 +47,10 @@ def tasks(section: Mapping[str, Any], compounds: Iterable[tuple[int, str]]) -> l
     """
     if section["molecules"] is not None:
         return [(start, section) for start in starts(section)]
-    chosen = choose(section, compounds)
-    return [(Start(molecule.smiles, molecule.smiles, molecule.constitution), section) for molecule in chosen]
+    return [(start, section) for start in choose(section, compounds)]
 
 
-def choose(section: Mapping[str, Any], compounds: Iterable[tuple[int, str]]) -> list[Molecule]:
+def choose(section: Mapping[str, Any], compounds: Iterable[tuple[int, str]]) -> list[Start]:
     """The first `num_molecules` fitting molecules by PubChem's CID, one of each constitution.
 
     Fitting is a neutral single fragment without isotopes or unpaired electrons, of the section's elements (H counts)
@@ -85,7 +75,7 @@ def choose(section: Mapping[str, Any], compounds: Iterable[tuple[int, str]]) -> 
 
     allowed, largest = set(section["elements"]), section["max_heavy_atoms"]
     wanted = section["num_molecules"]
-    chosen: dict[str, Molecule] = {}
+    chosen: dict[str, Start] = {}
     with rdBase.BlockLogs():
         for _, smiles in sorted(compounds):
             # an element has one capital letter: cheaply, most of the table is too large
@@ -103,7 +93,8 @@ def choose(section: Mapping[str, Any], compounds: Iterable[tuple[int, str]]) -> 
                 continue
             constitution = Chem.MolToSmiles(molecule, isomericSmiles=False)
             if constitution not in chosen and constitution not in excluded:
-                chosen[constitution] = Molecule(Chem.MolToSmiles(molecule), constitution)
+                canonical = Chem.MolToSmiles(molecule)
+                chosen[constitution] = Start(canonical, canonical, constitution)
             if len(chosen) == wanted:
                 return list(chosen.values())
     raise DataError(

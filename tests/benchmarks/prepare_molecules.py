@@ -40,7 +40,7 @@ def prepare(rows: list[str], folder: Path, workers: int) -> float:
     file = folder / "rows.smi"
     file.write_text("\n".join(rows) + "\n")
     keys = {"kind": "molecules", "source": "file", "path": str(file), "validation": 0.01, "test": 0.04}
-    section = data_settings(Molecules(**keys, max_reject_share=0.2).model_dump(mode="json"))
+    section = data_settings(Molecules(**keys).model_dump(mode="json")) | {"max_reject_share": 0.2}
     begun = time.perf_counter()
     located = sources.locate(section, folder / "cache", {"offline": True, "mirror": None})
     marker = folder / "out" / "chunk.json"

@@ -3,8 +3,9 @@
     python tests/benchmarks/scale.py moses             # some 25 minutes on two cores
     python tests/benchmarks/scale.py mutants FILE.smi  # some 40 minutes; the file comes from mutants.py
 
-`moses`: all molecules from the wheel to shards, by two workers, by one, and by two that are killed (`kill -9`, the
-whole process tree) three times on the way: the same bytes each time, and at most 1.5 GB of memory, Snakemake included.
+`moses`: all molecules from the wheel to shards and passport, by two workers, by one, and by two that are killed
+(`kill -9`, the whole process tree) while they read, merge and write shards: the same bytes each time, and at most
+1.5 GB of memory, Snakemake included.
 `mutants`: the first million lines and all ten: at least nine million stay distinct, and the peak of memory grows by at
 most a tenth. Writes `results/benchmarks/memory.json`, and exits with 1 where a promise is broken.
 """
@@ -14,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -38,11 +38,15 @@ LIMIT_GB = 1.5
 GROWTH = 1.1
 
 
-def prepare(name: str, section: dict[str, Any], kills: int = 0) -> tuple[Path, float, float]:
+# files whose number says how far a run has come: within reading, merging, and writing shards
+MOMENTS = (("run-*.arrow", 60), ("merged-*.arrow", 5), ("shard-*.json", 10))
+
+
+def prepare(name: str, section: dict[str, Any], kills: bool = False) -> tuple[Path, float, float]:
     """Prepare a data set in a folder of its own by Snakemake: that folder, seconds, and the peak of memory in GB.
 
-    With `kills`, the whole process tree is killed so many times at random moments of the first minutes, and started
-    again; the seconds are those of all attempts.
+    With `kills`, the whole process tree is killed at each of `MOMENTS` and started again; the seconds are those of all
+    attempts.
     """
     folder = SCRATCH / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -52,40 +56,51 @@ def prepare(name: str, section: dict[str, Any], kills: int = 0) -> tuple[Path, f
     base["data"] = {"molecules": section}
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(base))
-    key = load_study(config).data_key("molecules")
-    target = folder / "data" / key / "arrays" / "arrays.json"
+    made = folder / "data" / load_study(config).data_key("molecules")
+    targets = [made / "arrays" / "arrays.json", folder / "results" / name / "data" / "molecules" / "passport.json"]
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--nolock", "--rerun-incomplete"]
-    command += ["--configfile", str(config), "--", str(target)]
-    chance = random.Random(name)
+    command += ["--configfile", str(config), "--", *map(str, targets)]
     wall = peak = 0.0
-    for attempt in range(kills + 1):
-        limit = chance.uniform(20, 100) if attempt < kills else None
-        seconds, held = watch(command, limit, folder / f"attempt{attempt}.log")
+    for attempt, moment in enumerate([*(MOMENTS if kills else ()), None]):
+        killed, seconds, held = watch(command, made, moment, folder / f"attempt{attempt}.log")
+        if killed != (moment is not None):
+            sys.exit(f"{name}: attempt {attempt} was {'killed' if killed else 'never killed'}; see {folder}")
         wall, peak = wall + seconds, max(peak, held)
-    if not target.exists():
+    if not all(target.exists() for target in targets):
         sys.exit(f"{name}: Snakemake did not finish; see {folder}")
-    return folder / "data" / key, wall, peak / 1e9
+    return made, wall, peak / 1e9
 
 
-def watch(command: list[str], limit: float | None, log: Path) -> tuple[float, int]:
-    """Run a command, killed after `limit` seconds where there is one: seconds and peak memory of its process tree.
+def watch(command: list[str], made: Path, moment: tuple[str, int] | None, log: Path) -> tuple[bool, float, int]:
+    """Run a command, killed at its moment if it has one: whether it was, seconds and peak memory of its process tree.
 
     Memory is the proportional set size, sampled twice a second: shared pages count once.
     """
-    begun, peak = time.monotonic(), 0
+    begun, peak, killed = time.monotonic(), 0, False
     with open(log, "w") as stream:
         process = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=stream, start_new_session=True)
         tree = psutil.Process(process.pid)
         while process.poll() is None:
-            try:
-                held = sum(one.memory_full_info().pss for one in [tree, *tree.children(recursive=True)])
-                peak = max(peak, held)
-            except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-                pass  # one ended between the listing and the question
-            if limit is not None and time.monotonic() - begun > limit:
+            held = 0
+            for one in [tree, *children(tree)]:
+                try:
+                    held += one.memory_full_info().pss
+                except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+                    continue  # it ended between the listing and the question
+            peak = max(peak, held)
+            if moment is not None and not killed and len(list((made / "work").rglob(moment[0]))) >= moment[1]:
                 os.killpg(process.pid, signal.SIGKILL)
-            time.sleep(0.5)
-    return time.monotonic() - begun, peak
+                killed = True
+            time.sleep(0.5 if moment is None else 0.05)
+    return killed, time.monotonic() - begun, peak
+
+
+def children(process: psutil.Process) -> list[psutil.Process]:
+    """The descendants of a process; none where it has ended."""
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -106,13 +121,12 @@ def row(what: str, case: str, value: float, unit: str, target: float | None, **s
 def moses() -> list[str]:
     section = {"kind": "molecules", "source": "moses", "max_symbols": 64, "validation": 0.002, "test": 0.005}
     broken, rows, contents = [], [], {}
-    for name, workers, kills in (("two_workers", 2, 0), ("killed", 2, 3), ("one_worker", 1, 0)):
+    for name, workers, kills in (("two_workers", 2, False), ("killed", 2, True), ("one_worker", 1, False)):
         folder, wall, peak = prepare(f"moses_{name}", {**section, "workers": workers}, kills)
         contents[name] = content(folder)
         manifest = json.loads((folder / "manifest.json").read_text())
-        settings = {"rows": manifest["rows_in"], "kept": manifest["rows_kept"], "workers": workers, "kills": kills}
+        settings = {"rows": manifest["rows_in"], "kept": manifest["rows_kept"], "workers": workers, "kills": 3 * kills}
         print(f"{name}: {wall:.0f} s, {peak:.2f} GB, {settings}", flush=True)
-        rows.append(row("prepare all of moses", name, round(wall, 1), "s", None, **settings))
         rows.append(row("prepare all of moses, peak memory", name, round(peak, 3), "GB", LIMIT_GB, **settings))
         if manifest["rows_in"] != 1_936_962:
             broken.append(f"{name}: {manifest['rows_in']:,} rows instead of 1,936,962")
@@ -137,7 +151,6 @@ def mutants(file: Path) -> list[str]:
         manifest = json.loads((folder / "manifest.json").read_text())
         settings = {"rows": manifest["rows_in"], "kept": manifest["rows_kept"], "rejected": manifest["rejected"]}
         print(f"{case}: {wall:.0f} s, {peaks[lines]:.3f} GB, {settings}", flush=True)
-        rows.append(row("prepare mutants", case, round(wall, 1), "s", None, **settings))
         rows.append(row("prepare mutants, peak memory", case, round(peaks[lines], 3), "GB", None, **settings))
         if lines == 10_000_000 and manifest["rows_kept"] < 9_000_000:
             broken.append(f"only {manifest['rows_kept']:,} molecules stayed")

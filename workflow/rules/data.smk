@@ -3,8 +3,10 @@
 # interrupted job goes on after its last whole run. `assemble` makes one set of all runs.
 
 
+# seconds each, and there may be many: as jobs of their own they would wait longer than they run
 localrules:
     source,
+    subset,
 
 
 # where a published file lies, or has come to lie, checked: compute nodes may have no network
@@ -94,7 +96,8 @@ rule assemble:
         mem_mb=lambda wildcards, threads, attempt: (1000 + 500 * threads) * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        section=lambda wildcards: SECTIONS[wildcards.key],
+        section=lambda wildcards: SECTIONS[wildcards.key]
+        | {"max_reject_share": FULL[wildcards.key]["max_reject_share"]},
         code=lambda wildcards: MAKER_CODE[wildcards.key] + stage_digest("assemble"),
     script:
         "../scripts/assemble.py"

@@ -37,7 +37,8 @@ def section() -> Callable[..., dict[str, Any]]:
     from chemscale.study import data_settings
 
     def resolve(**settings: Any) -> dict[str, Any]:
-        return data_settings(TypeAdapter(AnyData).validate_python(settings).model_dump(mode="json"))
+        values = TypeAdapter(AnyData).validate_python(settings).model_dump(mode="json")
+        return data_settings(values) | {"max_reject_share": values["max_reject_share"]}
 
     return resolve
 

@@ -116,7 +116,7 @@ def test_molecules_are_chosen_by_cid_one_of_each_constitution():
     section = {**SECTION, "max_heavy_atoms": 4, "num_molecules": 3}
     chosen = conformers.choose(section, compounds)
     assert [molecule.smiles for molecule in chosen] == ["CCCC", "C[C@@H](N)O", "CCO"]
-    assert chosen[1].constitution == "CC(N)O"
+    assert chosen[1].group == "CC(N)O"
     without = conformers.choose({**section, "num_molecules": 2, "exclude": ["C[C@H](N)O"]}, compounds)
     assert [molecule.smiles for molecule in without] == ["CCCC", "CCO"]
     with pytest.raises(DataError, match="no SMILES"):
