@@ -44,6 +44,7 @@ from chemscale.io import atomic_path, digest, read_json, sha256_file, write_json
 
 _DUPLICATE = "duplicate"
 _COUNTS = b"chemscale-counts"
+_SPLIT_ROWS = 10_000
 
 
 def prepare(section: Mapping[str, Any], folder: Path, markers: Sequence[Path], code: str, workers: int) -> None:
@@ -213,11 +214,13 @@ def _named(bare: str) -> str:
 
 def _symbol_counts(table: pa.Table) -> dict[str, int]:
     train = table.filter(pc.equal(table["split"], ALL_SPLITS.index("train")))
-    if not train.num_rows:
-        return {}
-    symbols, _ = _symbols(train["selfies"])
-    counts = np.bincount(symbols.indices.to_numpy(), minlength=len(symbols.dictionary))
-    return {_named(bare): int(count) for bare, count in zip(symbols.dictionary.to_pylist(), counts, strict=True)}
+    counts: Counter[str] = Counter()
+    # some at a time: split up, they take several times their room
+    for first in range(0, train.num_rows, _SPLIT_ROWS):
+        symbols, _ = _symbols(train["selfies"].slice(first, _SPLIT_ROWS))
+        found = np.bincount(symbols.indices.to_numpy(), minlength=len(symbols.dictionary))
+        counts.update(dict(zip(map(_named, symbols.dictionary.to_pylist()), found.tolist(), strict=True)))
+    return dict(counts)
 
 
 # --- shards -----------------------------------------------------------------------------------------------------------

@@ -196,7 +196,9 @@ def merge(runs: Sequence[Path], partition: tuple[int, int]) -> tuple[pa.Table, i
         index = np.frombuffer(table.schema.metadata[_INDEX], np.uint32)
         begin, end = int(index[partition[0]]), int(index[partition[1]])
         if begin < end:
-            parts.append(table.slice(begin, end - begin).replace_schema_metadata())
+            # copied, so that one run at a time is mapped: a page that is touched brings its neighbours along
+            copied = table.slice(begin, end - begin).take(pa.array(np.arange(end - begin)))
+            parts.append(copied.replace_schema_metadata())
     if not parts:
         return table.slice(0, 0).replace_schema_metadata(), 0
     table = pa.concat_tables(parts)
