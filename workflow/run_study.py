@@ -8,6 +8,8 @@ handed on to the cells, which leave checkpoints; the run then ends with exit cod
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import re
 import signal
 import subprocess
@@ -32,6 +34,9 @@ from chemscale.reporting.summary import summary
 from chemscale.study import Study, load_study
 
 BENCHMARK = Path("results/benchmarks/workflow.json")
+# who works in this folder: Snakemake's own lock does not say, and stays when its process is killed
+RECORD = Path(".snakemake/chemscale-run.json")
+LOCKS = Path(".snakemake/locks")
 DONE = re.compile(r"\bdone (cells|controls)/")
 # Snakemake's account of its own doings; what goes wrong has other words and is shown
 CHATTER = re.compile(
@@ -39,6 +44,8 @@ CHATTER = re.compile(
     r"Execute \d+ jobs|Nothing to be done|Complete log|Provided cores|Rules claiming more|"
     r"Conda environments: ignored|host: |Elapsed time: "
 )
+# a cell writes its checkpoint and ends; the first stages of data go on after their last whole run
+STOPPABLE = re.compile(r"\.(train|train_pack|read|simulate|assemble)\.py$")
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
@@ -60,7 +67,7 @@ def run(study: Study, configfile: str, cores: int) -> int:
     fresh = from_nothing(study)
     forget_unfinished_packs(study)
     begun = time.monotonic()
-    with peak_memory() as peak:
+    with peak_memory() as peak, at_work():
         code = snakemake(study, configfile, cores, "packs")
         # a pack that fails is no reason to stop: the cells' own jobs try again and name what is wrong
         if code != ConfigError.exit_code:
@@ -78,6 +85,37 @@ def run(study: Study, configfile: str, cores: int) -> int:
     _, verdict = audit_command(study.root, render)
     print(f"\n{summary(study.root, verdict)}")
     return 0 if verdict["verdict"] == "ok" else 1
+
+
+@contextmanager
+def at_work() -> Iterator[None]:
+    """Note down that this process works in this folder; and take away the locks of one that noted it and was killed.
+
+    Locks of a Snakemake that was started by hand, or on another machine, are left to their owner.
+    """
+    former = read_json(RECORD) if RECORD.exists() else None
+    if former is not None and former["host"] == platform.node() and not working(former["pid"]):
+        for lock in LOCKS.glob("*"):
+            lock.unlink()
+    write_json(RECORD, {"host": platform.node(), "pid": os.getpid()})
+    try:
+        yield
+    finally:
+        RECORD.unlink()
+
+
+def working(pid: int) -> bool:
+    """Whether that process, or any Snakemake in this folder, is alive."""
+    for process in psutil.process_iter():
+        words = command_line(process)
+        if process.pid == pid and any(word.endswith("run_study.py") for word in words):
+            return True
+        try:
+            if "snakemake" in words and Path(process.cwd()) == Path.cwd():
+                return True
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue  # it has ended, or is somebody else's
+    return False
 
 
 def from_nothing(study: Study) -> bool:
@@ -120,8 +158,8 @@ def snakemake(study: Study, configfile: str, cores: int, target: str) -> int:
             stopped.set()
             process.terminate()  # Snakemake starts nothing more and waits for its jobs
             for job in psutil.Process(process.pid).children(recursive=True):
-                if any("train" in argument and argument.endswith(".py") for argument in command_line(job)):
-                    job.send_signal(signal.SIGTERM)  # a cell writes its checkpoint and ends
+                if any(STOPPABLE.search(argument) for argument in command_line(job)):
+                    job.send_signal(signal.SIGTERM)
 
         former = {number: signal.signal(number, stop) for number in SIGNALS}
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -69,6 +70,33 @@ def test_a_run_with_anything_done_is_not_from_nothing(workplace: Path) -> None:
     manifest.unlink()
     write_json(study.controls[0].folder(study.root) / "metrics.json", {})
     assert not run_study.from_nothing(study)
+
+
+def test_locks_of_a_run_that_was_killed_are_taken_away(workplace: Path) -> None:
+    lock = run_study.LOCKS / "0.output.lock"
+    lock.parent.mkdir(parents=True)
+
+    def after(record: dict[str, object] | None) -> bool:
+        """Whether a lock is still there when a run begins after one that left this record."""
+        lock.write_text("results/a")
+        run_study.RECORD.unlink(missing_ok=True)
+        if record is not None:
+            write_json(run_study.RECORD, record)
+        with run_study.at_work():
+            assert json.loads(run_study.RECORD.read_text()) == {"host": platform.node(), "pid": os.getpid()}
+        assert not run_study.RECORD.exists()
+        return lock.exists()
+
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as gone:
+        gone.wait()
+    assert not after({"host": platform.node(), "pid": gone.pid})
+    assert after({"host": "another machine", "pid": gone.pid})
+    assert after(None), "of a Snakemake that was started by hand"
+    # its run was killed, but its Snakemake is alive
+    waiting = [sys.executable, "-c", "import time; time.sleep(60)", "snakemake"]
+    with subprocess.Popen(waiting) as alive:
+        assert after({"host": platform.node(), "pid": gone.pid})
+        alive.kill()
 
 
 @pytest.mark.slow
