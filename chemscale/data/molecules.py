@@ -28,11 +28,11 @@ from chemscale.io import read_json
 
 UNIT_ROWS = 10_000
 # What costs without bound is met by limits that don't depend on a machine's speed: length, rings and nested branches.
-# The largest of 71,330 compounds of PubChem's named ones have 1,200 characters and 42 rings.
+# Of the 71,347 compounds of `chemicals` the longest text has 1,155 characters, and four have more rings.
 _MAX_CHARACTERS = 2000
 _MAX_RINGS = 60
 _MAX_DEPTH = 50
-# The last resort, in seconds of processor time: the slowest of the same compounds takes 0.05
+# The last resort, in seconds of processor time: the slowest of the same compounds took 0.011
 ROW_SECONDS = 60.0
 OVER_LIMIT = "over_time_limit"
 _BRACKETS = re.compile(r"\[[^\]]*\]")

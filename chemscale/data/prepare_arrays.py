@@ -19,7 +19,7 @@ from chemscale.data.subsets import ALL_SPLITS, MAX_CLUSTERS, cluster_of
 from chemscale.families import LANGUAGE
 from chemscale.io import atomic_path, disk_full_told, sha256_file, write_json
 
-# whose neighbours are found in one go: some hundred megabytes
+# whose neighbours are found in one go
 _ATOMS_AT_ONCE = 200_000
 
 

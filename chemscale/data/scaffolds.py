@@ -1,7 +1,7 @@
 """Bemis-Murcko scaffolds: the ring systems of a molecule and what links them.
 
 G. W. Bemis and M. A. Murcko, The properties of known drugs. 1. Molecular frameworks, J. Med. Chem. 39, 2887 (1996).
-Computed only where a study asks for them: they cost about as much as reading the molecule.
+Computed only where a study asks for them: a scaffold takes longer than parsing its molecule.
 """
 
 from __future__ import annotations

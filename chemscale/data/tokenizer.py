@@ -6,6 +6,7 @@ or pinned: read from a file whose digest the config states.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,14 +19,12 @@ SPECIAL = ("[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]")
 UNK, PAD, CLS, SEP, MASK = range(len(SPECIAL))
 # ids are stored in 16 bits
 _MAX_VOCABULARY = 2**16
+_SYMBOL = re.compile(r"\[[^\]]*\]|\.")
 
 
 def symbols(selfies: str) -> list[str]:
     """The symbols of a SELFIES string, in order; "." between fragments is one of them."""
-    if not selfies:
-        return []
-    # split, and bring back the bracket that ends each symbol: five times as fast as a regular expression
-    return selfies.replace("].[", "]\n.\n[").replace("][", "]\n[").split("\n")
+    return _SYMBOL.findall(selfies)
 
 
 class Tokenizer:

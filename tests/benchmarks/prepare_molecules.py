@@ -5,7 +5,7 @@
 Ours is everything from a file of SMILES to shards and manifest: canonical SMILES, fragments, constitutions, SELFIES,
 no duplicates in the whole set, splits, vocabulary, tokens, Parquet; in two processes, the start of Python's processes
 included. The bare loop holds its rows in memory and keeps nothing; it runs in one process, and in two for the sake of
-comparison. Twelve minutes on two cores. Writes `results/benchmarks/data.json`.
+comparison. Writes `results/benchmarks/data.json`.
 """
 
 from __future__ import annotations

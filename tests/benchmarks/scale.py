@@ -1,6 +1,6 @@
 """Prepare MOSES and ten million made molecules as a study does, and hold the pipeline to its promises.
 
-    python tests/benchmarks/scale.py moses             # some 25 minutes on two cores
+    python tests/benchmarks/scale.py moses             # half an hour on two cores
     python tests/benchmarks/scale.py mutants FILE.smi  # some 40 minutes; the file comes from mutants.py
 
 `moses`: all molecules from the wheel to shards and passport, by two workers, by one, and by two that are killed
