@@ -65,20 +65,21 @@ def prepare(folder: Path, key: str, seed: int, num_samples: int) -> None:
         taken = num_samples - int(counts[:bucket].sum())
         last, equal_left = within[taken - 1], int((within[:taken] == within[taken - 1]).sum())
 
-    digest = RowsDigest()
-    with atomic_path(folder / "subsets" / f"seed{seed}" / f"n{num_samples}.parquet") as temporary:
-        schema = pa.schema([pa.field("place", pa.int64(), nullable=False)])
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            for places, part in rows():
-                keys = subset_keys(part, key, seed)
-                mine, equal_left = below_threshold(keys, last, equal_left)
-                writer.write_table(pa.table([pa.array(places[mine])], schema=schema))
-                digest.add(part[mine].tolist())
-            writer.add_key_value_metadata(
-                {
-                    "dataset": key,
-                    "seed": str(seed),
-                    "data_digest": manifest["digest"],
-                    "subset_digest": digest.hexdigest(),
-                }
-            )
+        digest = RowsDigest()
+        keys_file.seek(0)
+        with atomic_path(folder / "subsets" / f"seed{seed}" / f"n{num_samples}.parquet") as temporary:
+            schema = pa.schema([pa.field("place", pa.int64(), nullable=False)])
+            with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+                for places, part in rows():
+                    keys = np.frombuffer(keys_file.read(8 * len(part)), np.uint64)
+                    mine, equal_left = below_threshold(keys, last, equal_left)
+                    writer.write_table(pa.table([pa.array(places[mine])], schema=schema))
+                    digest.add(part[mine].tolist())
+                writer.add_key_value_metadata(
+                    {
+                        "dataset": key,
+                        "seed": str(seed),
+                        "data_digest": manifest["digest"],
+                        "subset_digest": digest.hexdigest(),
+                    }
+                )
