@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 
 from chemscale.audit.findings import Findings
 from chemscale.data.manifest import AMOUNTS
-from chemscale.data.passport import group_counts, passport_of
+from chemscale.data.passport import group_counts, passport_of, row_batches
 from chemscale.data.subsets import (
     MAX_CLUSTERS,
     RowsDigest,
@@ -98,11 +97,6 @@ def _check_passport(
             findings.equal(f"data/{name}/manifest.json: elements.{split}, all atoms", sum(counts.values()), atoms)
 
 
-def _batches(path: Path, columns: list[str]) -> Iterator[Any]:
-    with pq.ParquetFile(path) as file:
-        yield from file.iter_batches(columns=columns, batch_size=100_000)
-
-
 def _check_rows(root: Path, where: str, manifest: dict[str, Any], findings: Findings) -> None:
     """Rows are distinct and in order, and each split holds what the manifest says and its rule puts there."""
     path = root / where / "rows.parquet"
@@ -113,7 +107,7 @@ def _check_rows(root: Path, where: str, manifest: dict[str, Any], findings: Find
     digests: dict[str, RowsDigest] = defaultdict(RowsDigest)
     amounts: dict[str, int] = defaultdict(int)
     last = ""
-    for batch in _batches(path, ["row", "group", "split", "length", *(["frame"] if timed else [])]):
+    for batch in row_batches(path, ["row", "group", "split", "length", *(["frame"] if timed else [])]):
         rows, groups, splits, lengths = (batch[column].to_pylist() for column in ("row", "group", "split", "length"))
         ordered = [last, *rows]
         if not all(one < other for one, other in itertools.pairwise(ordered)):
@@ -235,7 +229,7 @@ class _Rows:
         subsets = read_json(folder / "passport.json")["subsets"]
         self.subsets = {(subset["seed"], subset["num_samples"]): subset for subset in subsets}
         test: dict[str, int] = defaultdict(int)
-        for batch in _batches(folder / "rows.parquet", ["group", "split", "length"]):
+        for batch in row_batches(folder / "rows.parquet", ["group", "split", "length"]):
             held_out = batch.filter(pc.equal(batch["split"], "test"))
             for group, length in zip(held_out["group"].to_pylist(), held_out["length"].to_pylist(), strict=True):
                 # the first token of a molecule is given, not predicted; a frame has three forces an atom

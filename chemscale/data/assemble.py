@@ -76,7 +76,7 @@ def prepare(section: Mapping[str, Any], folder: Path, markers: Sequence[Path], c
     ledger = Ledger()
     for run in runs:
         if not run.exists():
-            # the records promise what is not there (an assembly was killed when it had removed some): read anew
+            # the records promise what is not there (a stage that removes them was killed): read anew
             for marker in markers:
                 marker.unlink()
             raise DataError(f"assemble {folder}", f"no {run.name} of {len(runs)} runs", "run the data stage again")

@@ -113,7 +113,8 @@ def _write_rows(path: Path, folder: Path, language: bool) -> None:
     writer.close()
 
 
-def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def row_batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Columns of a `rows.parquet`, part by part."""
     with pq.ParquetFile(path) as file:
         yield from file.iter_batches(columns=columns, batch_size=100_000)
 
@@ -125,7 +126,7 @@ def _codes(split: pa.Array) -> np.ndarray[Any, np.dtype[np.uint8]]:
 def measure_lengths(rows: Path) -> dict[str, list[list[int]]]:
     """How many rows of each length every split has, by `rows.parquet`: [length, rows], in order."""
     found: dict[str, Counter[int]] = {}
-    for batch in _batches(rows, ["split", "length"]):
+    for batch in row_batches(rows, ["split", "length"]):
         splits = np.array(batch["split"].to_pylist())
         lengths = batch["length"].to_numpy()
         for split in np.unique(splits).tolist():
@@ -140,7 +141,7 @@ def group_counts(rows: Path, column: str = "group") -> GroupCounts:
         total = file.metadata.num_rows
 
     def parts() -> Iterator[tuple[Any, Any]]:
-        for batch in _batches(rows, [column, "split"]):
+        for batch in row_batches(rows, [column, "split"]):
             told = batch.filter(pc.is_valid(batch[column]))
             yield key_words(told[column].to_pylist()), _codes(told["split"])
 
@@ -189,7 +190,7 @@ def measure_subsets(rows: Path, key: str, draws: Sequence[tuple[int, int]]) -> l
 
 
 def _training(rows: Path) -> Iterator[pa.RecordBatch]:
-    for batch in _batches(rows, ["row", "split", "length"]):
+    for batch in row_batches(rows, ["row", "split", "length"]):
         yield batch.filter(pc.equal(batch["split"], "train"))
 
 

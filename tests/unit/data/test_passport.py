@@ -165,7 +165,7 @@ def test_damaged_data_are_not_vouched_for(tmp_path, write_data):
 
 def test_subsets_are_measured_as_they_are_drawn(tmp_path, write_data, monkeypatch):
     # parts of the stream that end anywhere
-    batches = passport._batches
+    batches = passport.row_batches
     _frames(tmp_path / "set", write_data)
     passport.prepare(tmp_path / "study", tmp_path / "set", "mine", DRAWS)
     rows = tmp_path / "study" / "data" / "mine" / "rows.parquet"
@@ -175,7 +175,7 @@ def test_subsets_are_measured_as_they_are_drawn(tmp_path, write_data, monkeypatc
         for batch in batches(path, columns):
             yield from (batch.slice(first, 2) for first in range(0, batch.num_rows, 2))
 
-    monkeypatch.setattr(passport, "_batches", small)
+    monkeypatch.setattr(passport, "row_batches", small)
     assert passport.measure_subsets(rows, "set", DRAWS) == whole
     assert passport.measure_subsets(rows, "set", DRAWS[::-1]) == whole
     train = [row for row in read_parquet(rows).to_pylist() if row["split"] == "train"]
