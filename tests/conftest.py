@@ -123,7 +123,6 @@ def _write_data(
     """
     import hashlib
     from collections import Counter
-    from types import SimpleNamespace
     from unittest.mock import patch
 
     import numpy as np
@@ -132,7 +131,7 @@ def _write_data(
     from chemscale.data import assemble, prepare_arrays, prepare_subsets
     from chemscale.data.frames import write_frames
     from chemscale.data.manifest import read_manifest
-    from chemscale.data.runs import DIGEST, Ledger, finish_chunk, run_path, work_folder, write_run
+    from chemscale.data.runs import DIGEST, ChunkUnits, Ledger, finish_chunk, run_path, work_folder, write_run
     from chemscale.data.subsets import ALL_SPLITS
 
     def digest(text: str | bytes) -> bytes:
@@ -174,9 +173,10 @@ def _write_data(
             own = bytes.fromhex(row["row"]) if "row" in row else own
             frames.append({"smiles": "", **row, **arrays, "species": species, "row": own, "group": group})
         write_frames(run_path(work, 0), frames, places, section, ledger)
-    units = SimpleNamespace(numbers=[0], total=1, warnings=list(warnings))
+    units = ChunkUnits(rows, len(rows), work, (0, 1))
+    assert not list(units), "the only unit has its run"
     marker = folder / "chunks" / "0of1.json"
-    finish_chunk(marker, work, units, [], "toy", source)
+    finish_chunk(marker, units, [], "toy", source, lambda: list(warnings))
     # the stage's own functions, without a second for each new process
     with patch.object(assemble, "ordered_map", lambda function, tasks, workers: map(function, tasks)):
         assemble.prepare(section, folder, [marker], "code", 1)

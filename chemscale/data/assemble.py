@@ -31,7 +31,6 @@ from chemscale.data.runs import (
     merge,
     open_arrow,
     partitions,
-    read_ledger,
     run_path,
     write_arrow,
 )
@@ -74,13 +73,13 @@ def prepare(section: Mapping[str, Any], folder: Path, markers: Sequence[Path], c
     runs = [run_path(work, number) for number in range(chunks[0]["units"])]
     half_done = work / f"assembled-{digest(code)[:12]}"
     ledger = Ledger()
-    for run in runs:
-        if not run.exists():
-            # the records promise what is not there (a stage that removes them was killed): read anew
-            for marker in markers:
-                marker.unlink()
-            raise DataError(f"assemble {folder}", f"no {run.name} of {len(runs)} runs", "run the data stage again")
-        ledger.add(read_ledger(run))
+    for chunk in chunks:
+        ledger.add(Ledger.from_dict(chunk["ledger"]))
+    if missing := [run.name for run in runs if not run.exists()]:
+        # the records promise what is not there (a stage that removes them was killed): read anew
+        for marker in markers:
+            marker.unlink()
+        raise DataError(f"assemble {folder}", f"no {missing[0]} of {len(runs)} runs", "run the data stage again")
     half_done.mkdir(exist_ok=True)
     _check_rejects(section, ledger)
 

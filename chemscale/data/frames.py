@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from chemscale.data.pool import ordered_map
-from chemscale.data.runs import DIGEST, Ledger, finish_chunk, run_path, write_run
+from chemscale.data.runs import DIGEST, ChunkUnits, Ledger, finish_chunk, run_path, write_run
 from chemscale.data.subsets import ALL_SPLITS, split_of
 
 if TYPE_CHECKING:
@@ -154,21 +154,6 @@ def _make_unit(unit: _Unit) -> Ledger:
     return ledger
 
 
-class _Units:
-    """The units of a chunk whose runs are missing; unit u is in chunk u modulo the number of chunks."""
-
-    def __init__(self, units: Sequence[_Unit], chunk: tuple[int, int]) -> None:
-        self.numbers = [unit.number for unit in units if unit.number % chunk[1] == chunk[0]]
-        self.total = len(units)
-        self.warnings: list[str] = []
-        self._units = units
-
-    def __iter__(self) -> Iterator[_Unit]:
-        for number in self.numbers:
-            if not run_path(self._units[number].work, number).exists():
-                yield self._units[number]
-
-
 def make_chunk(
     make: Callable[[Task], Frames],
     tasks: Sequence[Task],
@@ -184,9 +169,6 @@ def make_chunk(
 
     Runs that are there already are kept. The runs are the same bytes for every number of workers and of chunks.
     """
-    units = [
-        _Unit(number, first, list(tasks[first : first + tasks_per_unit]), make, section, work)
-        for number, first in enumerate(range(0, len(tasks), tasks_per_unit))
-    ]
-    chosen = _Units(units, chunk)
-    finish_chunk(marker, work, chosen, ordered_map(_make_unit, chosen, workers), section["kind"], source)
+    units = ChunkUnits(tasks, tasks_per_unit, work, chunk)
+    chosen = (_Unit(number, number * tasks_per_unit, members, make, section, work) for number, members in units)
+    finish_chunk(marker, units, ordered_map(_make_unit, chosen, workers), section["kind"], source)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from chemscale.data import sources, structures
 from chemscale.data.frames import frame_row, write_frames
-from chemscale.data.runs import Ledger, finish_chunk, run_path, work_folder
+from chemscale.data.runs import ChunkUnits, Ledger, finish_chunk, run_path, work_folder
 from chemscale.data.structures import Rejected, Structure
 from chemscale.data.subsets import time_splits
 
@@ -50,68 +49,55 @@ def prepare(
                 durations[structure.molecule] = max(durations.get(structure.molecule, 0), structure.order + 1)
     source = {**located["record"], "durations": durations}
     work = work_folder(folder, section, source, code)
-    units = _Units(section, located, work, chunk)
-    finish_chunk(marker, work, units, units.made(durations), section["kind"], source)
+    times = {molecule: time_splits(section, frames) for molecule, frames in durations.items()}
+    check = structures.UnitCheck()
+    units = ChunkUnits(_watched(structures.read(located, section), check), UNIT_FRAMES, work, chunk)
+    made = (_make(run_path(work, number), number * UNIT_FRAMES, frames, section, times) for number, frames in units)
+    finish_chunk(marker, units, made, section["kind"], source, check.warnings)
 
 
-class _Units:
-    """The units of a chunk, made one after another."""
+def _watched(frames: Iterator[Structure | Rejected], check: structures.UnitCheck) -> Iterator[Structure | Rejected]:
+    """The frames, each of them shown to the check of units on its way."""
+    for frame in frames:
+        if isinstance(frame, Structure):
+            check.add(frame)
+        yield frame
 
-    def __init__(
-        self, section: Mapping[str, Any], located: Mapping[str, Any], work: Path, chunk: tuple[int, int]
-    ) -> None:
-        self._section, self._located, self._work = section, located, work
-        self._chunk, self._chunks = chunk
-        self.numbers: list[int] = []
-        self.total = 0
-        self.warnings: list[str] = []
 
-    def made(self, durations: Mapping[str, int]) -> Iterator[Ledger]:
-        """Make every unit of the chunk whose run is missing, and give its ledger."""
-        check = structures.UnitCheck()
-        times = {molecule: time_splits(self._section, frames) for molecule, frames in durations.items()}
-        frames = structures.read(self._located, self._section)
-        while unit := list(islice(frames, UNIT_FRAMES)):
-            number, self.total = self.total, self.total + 1
-            for frame in unit:
-                if isinstance(frame, Structure):
-                    check.add(frame)
-            if number % self._chunks == self._chunk:
-                self.numbers.append(number)
-                path = run_path(self._work, number)
-                if not path.exists():
-                    yield self._make(path, number * UNIT_FRAMES, unit, times)
-        self.warnings = check.warnings()
-
-    def _make(
-        self, path: Path, first: int, unit: list[Structure | Rejected], times: Mapping[str, list[tuple[int, str]]]
-    ) -> Ledger:
-        ledger = Ledger()
-        rows, places = [], []
-        for place, frame in enumerate(unit, first):
-            if isinstance(frame, Rejected):
-                ledger.rejected[frame.reason] += frame.count
-                continue
-            group, split = frame.molecule, None
-            if self._section["split_by"] == "formula":
-                group = frame.formula
-            elif self._section["split_by"] == "time":
-                block, split = times[frame.molecule][frame.order]
-                group = f"{frame.molecule}|{block}"
-            rows.append(
-                frame_row(
-                    frame.molecule,
-                    frame.smiles or "",
-                    frame.order,
-                    frame.numbers,
-                    frame.positions,
-                    frame.energy,
-                    frame.forces,
-                    group,
-                    split,
-                )
+def _make(
+    path: Path,
+    first: int,
+    unit: list[Structure | Rejected],
+    section: Mapping[str, Any],
+    times: Mapping[str, list[tuple[int, str]]],
+) -> Ledger:
+    """Write the run of a unit's frames; its ledger."""
+    ledger = Ledger()
+    rows, places = [], []
+    for place, frame in enumerate(unit, first):
+        if isinstance(frame, Rejected):
+            ledger.rejected[frame.reason] += frame.count
+            continue
+        group, split = frame.molecule, None
+        if section["split_by"] == "formula":
+            group = frame.formula
+        elif section["split_by"] == "time":
+            block, split = times[frame.molecule][frame.order]
+            group = f"{frame.molecule}|{block}"
+        rows.append(
+            frame_row(
+                frame.molecule,
+                frame.smiles or "",
+                frame.order,
+                frame.numbers,
+                frame.positions,
+                frame.energy,
+                frame.forces,
+                group,
+                split,
             )
-            places.append(place)
-        ledger.rows_in = len(rows) + sum(ledger.rejected.values())
-        write_frames(path, rows, places, self._section, ledger)
-        return ledger
+        )
+        places.append(place)
+    ledger.rows_in = len(rows) + sum(ledger.rejected.values())
+    write_frames(path, rows, places, section, ledger)
+    return ledger

@@ -10,16 +10,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from chemscale.data import sources
 from chemscale.data.pool import begin_item, end_items, ordered_map
-from chemscale.data.runs import DIGEST, Ledger, finish_chunk, run_path, work_folder, write_run
+from chemscale.data.runs import DIGEST, ChunkUnits, Ledger, finish_chunk, run_path, work_folder, write_run
 from chemscale.data.scaffolds import scaffold
 from chemscale.data.selfies_encoder import encode
 from chemscale.data.subsets import SPLITS, split_of
@@ -297,32 +296,7 @@ def prepare(
         slow.add(row_digest(smiles))
         return replace(unit, over_limit=frozenset(slow))
 
-    units = _Units(section, located, work, chunk, frozenset(slow))
-    finish_chunk(marker, work, units, ordered_map(_convert_unit, units, workers, retry), "molecules", located["record"])
-
-
-class _Units:
-    """The units of a chunk whose runs are missing, as a stream; afterwards, how many units the whole source has."""
-
-    def __init__(
-        self,
-        section: Mapping[str, Any],
-        located: Mapping[str, Any],
-        work: Path,
-        chunk: tuple[int, int],
-        over_limit: frozenset[str],
-    ) -> None:
-        self._section, self._located, self._work, self._over_limit = section, located, work, over_limit
-        self._chunk, self._chunks = chunk
-        self.numbers: list[int] = []
-        self.total = 0
-        self.warnings: list[str] = []
-
-    def __iter__(self) -> Iterator[_Unit]:
-        rows = sources.read(self._located)
-        while unit := list(islice(rows, UNIT_ROWS)):
-            number, self.total = self.total, self.total + 1
-            if number % self._chunks == self._chunk:
-                self.numbers.append(number)
-                if not run_path(self._work, number).exists():
-                    yield _Unit(number, number * UNIT_ROWS, unit, self._section, self._work, self._over_limit)
+    known = frozenset(slow)
+    units = ChunkUnits(sources.read(located), UNIT_ROWS, work, chunk)
+    tasks = (_Unit(number, number * UNIT_ROWS, rows, section, work, known) for number, rows in units)
+    finish_chunk(marker, units, ordered_map(_convert_unit, tasks, workers, retry), "molecules", located["record"])

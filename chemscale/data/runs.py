@@ -12,11 +12,11 @@ import itertools
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 
 from chemscale.errors import DataError
 from chemscale.io import atomic_path, digest, write_json
+
+Item = TypeVar("Item")
 
 DIGEST = pa.binary(16)
 # rows of a partition, about: some tens of megabytes
@@ -62,12 +64,27 @@ class Ledger:
         return cls(**{**values, "rejected": Counter(values["rejected"])})
 
 
-class Units(Protocol):
-    """The units of a chunk, as a stream of what is still to do that counts as it goes."""
+class ChunkUnits(Generic[Item]):
+    """The units of a chunk: of all items of a source, those that are still to do, as a stream that counts as it goes.
 
-    numbers: list[int]  # of the chunk's units, those with a run included
-    total: int  # units of all chunks together
-    warnings: list[str]  # what is to be told of the source as a whole
+    Unit u holds the items from u times `size` on, and is in chunk u modulo the number of chunks. Units whose run is
+    there already are passed over.
+    """
+
+    def __init__(self, items: Iterable[Item], size: int, work: Path, chunk: tuple[int, int]) -> None:
+        self._items, self._size, self._chunk = items, size, chunk
+        self.work = work
+        self.numbers: list[int] = []  # of the chunk's units, those with a run included
+        self.total = 0  # units of all chunks together
+
+    def __iter__(self) -> Iterator[tuple[int, list[Item]]]:
+        items = iter(self._items)
+        while unit := list(itertools.islice(items, self._size)):
+            number, self.total = self.total, self.total + 1
+            if number % self._chunk[1] == self._chunk[0]:
+                self.numbers.append(number)
+                if not run_path(self.work, number).exists():
+                    yield number, unit
 
 
 def work_folder(folder: Path, section: Mapping[str, Any], source: Mapping[str, Any], code: str) -> Path:
@@ -129,12 +146,18 @@ def read_ledger(path: Path) -> Ledger:
 
 
 def finish_chunk(
-    marker: Path, work: Path, units: Units, results: Iterable[Ledger], what: str, source: Mapping[str, Any]
+    marker: Path,
+    units: ChunkUnits[Any],
+    results: Iterable[Ledger],
+    what: str,
+    source: Mapping[str, Any],
+    warnings: Callable[[], list[str]] = list,
 ) -> None:
     """Wait for the units of a chunk, sum the ledgers of all its runs, and write the chunk's record to `marker`.
 
-    `results` are the ledgers of the units as they are made. The record holds `units` (their number in all chunks
-    together), `ledger` (this chunk's), `work` (the name of the runs' folder), `source` and `warnings` (the manifest's).
+    `results` are the ledgers of the units as they are made, and `warnings` tells afterwards what is to be said of the
+    source as a whole. The record holds `units` (their number in all chunks together), `ledger` (this chunk's), `work`
+    (the name of the runs' folder), `source` and `warnings` (the manifest's).
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -150,11 +173,12 @@ def finish_chunk(
             told.info("%s: %s rows read, %s of them kept", what, f"{done.rows_in:,}", f"{done.rows_kept:,}")
     total = Ledger()
     for number in units.numbers:
-        total.add(read_ledger(run_path(work, number)))
-    for warning in units.warnings:
+        total.add(read_ledger(run_path(units.work, number)))
+    told_of_source = warnings()
+    for warning in told_of_source:
         log.warning("%s", warning)
-    record = {"units": units.total, "ledger": total.to_dict(), "warnings": units.warnings}
-    write_json(marker, {**record, "work": work.name, "source": dict(source)})
+    record = {"units": units.total, "ledger": total.to_dict(), "warnings": told_of_source}
+    write_json(marker, {**record, "work": units.work.name, "source": dict(source)})
 
 
 def digest_words(column: pa.ChunkedArray) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:

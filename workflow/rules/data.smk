@@ -32,8 +32,7 @@ rule source:
 rule read:
     input:
         lambda wildcards: OWN_FILES[wildcards.key],
-        # the same content in another place is no reason to read it again
-        source=ancient(f"{DATA}/{{key}}/source.json"),
+        source=f"{DATA}/{{key}}/source.json",
     output:
         temp(f"{DATA}/{{key}}/chunks/{{chunk}}of{{chunks}}.json"),
     log:
