@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections import defaultdict
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from chemscale.data.subsets import (
     MAX_CLUSTERS,
     RowsDigest,
     cluster_of,
+    content_digest,
     listing_digest,
     split_of,
     time_splits,
@@ -165,7 +165,7 @@ class _Times:
         self._expected = {molecule: time_splits(settings, frames) for molecule, frames in durations.items()}
         # the digest of a group tells the molecule and the block
         self._blocks = {
-            blake2b(f"{molecule}|{block}".encode(), digest_size=16).hexdigest(): (molecule, block)
+            content_digest(f"{molecule}|{block}".encode()).hex(): (molecule, block)
             for molecule, times in self._expected.items()
             for block in {block for block, _ in times}
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import pyarrow as pa
 
 from chemscale.data.pool import ordered_map
 from chemscale.data.runs import DIGEST, ChunkUnits, Ledger, finish_chunk, run_path, write_run
-from chemscale.data.subsets import ALL_SPLITS, split_of
+from chemscale.data.subsets import ALL_SPLITS, content_digest, split_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,8 +81,8 @@ def frame_row(
     """
     numbers = species.astype("<u1")
     return {
-        "row": _digest(numbers.tobytes() + positions.astype("<f8").tobytes()),
-        "group": _digest(group.encode()),
+        "row": content_digest(numbers.tobytes() + positions.astype("<f8").tobytes()),
+        "group": content_digest(group.encode()),
         "split": split,
         "smiles": smiles,
         "molecule": molecule,
@@ -93,10 +92,6 @@ def frame_row(
         "energy": energy,
         "forces": forces.ravel(),
     }
-
-
-def _digest(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 _RUN_SCHEMA = pa.schema(

@@ -7,7 +7,6 @@ disk (`chemscale.data.runs`), and an interrupted chunk goes on after its last wh
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from chemscale.data.pool import begin_item, end_items, ordered_map
 from chemscale.data.runs import DIGEST, ChunkUnits, Ledger, finish_chunk, run_path, work_folder, write_run
 from chemscale.data.scaffolds import scaffold
 from chemscale.data.selfies_encoder import encode
-from chemscale.data.subsets import SPLITS, split_of
+from chemscale.data.subsets import SPLITS, content_digest, split_of
 from chemscale.data.tokenizer import Tokenizer, symbols, vocabulary_of
 from chemscale.io import read_json
 
@@ -49,7 +48,7 @@ def row_digest(text: str) -> str:
 
 
 def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest()
+    return content_digest(text.encode("utf-8", "surrogateescape"))
 
 
 @cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,12 +26,10 @@ from chemscale.data.subsets import (
     SPLITS,
     GroupCounts,
     RowsDigest,
-    below_threshold,
+    SubsetDraw,
     count_groups,
     key_words,
     scaffold_digest,
-    subset_keys,
-    subset_threshold,
 )
 from chemscale.data.tokenizer import Tokenizer
 from chemscale.families import LANGUAGE
@@ -169,23 +168,18 @@ def measure_overlaps(rows: Path) -> list[dict[str, Any]]:
 
 
 def measure_subsets(rows: Path, key: str, draws: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
-    """The length of every subset that a study draws, and the digest of its rows, by `rows.parquet`.
-
-    In memory it holds the keys of the training rows (8 bytes each) of one seed at a time.
-    """
+    """The length of every subset that a study draws, and the digest of its rows, by `rows.parquet`."""
     found = []
     for seed, group in itertools.groupby(sorted(draws), key=lambda draw: draw[0]):
-        keys = np.concatenate([subset_keys(part["row"].to_pylist(), key, seed) for part in _training(rows)])
-        for _, num_samples in group:
-            last, equal_left = subset_threshold(keys, num_samples)
-            told, length, first = RowsDigest(), 0, 0
-            for part in _training(rows):
-                mine, equal_left = below_threshold(keys[first : first + part.num_rows], last, equal_left)
-                first += part.num_rows
-                chosen = part.filter(pa.array(mine))
-                told.add(chosen["row"].to_pylist())
-                length += pc.sum(chosen["length"]).as_py() or 0
-            found.append({"seed": seed, "num_samples": num_samples, "length": length, "digest": told.hexdigest()})
+        with tempfile.TemporaryFile() as file:
+            draw = SubsetDraw((part["row"].to_pylist() for part in _training(rows)), key, seed, file)
+            for _, num_samples in group:
+                told, length = RowsDigest(), 0
+                for part, mine in zip(_training(rows), draw.chosen(num_samples), strict=True):
+                    chosen = part.filter(pa.array(mine))
+                    told.add(chosen["row"].to_pylist())
+                    length += pc.sum(chosen["length"]).as_py() or 0
+                found.append({"seed": seed, "num_samples": num_samples, "length": length, "digest": told.hexdigest()})
     return found
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from chemscale.data.manifest import read_manifest
 from chemscale.data.shards import stream
-from chemscale.data.subsets import RowsDigest, below_threshold, subset_keys
+from chemscale.data.subsets import RowsDigest, SubsetDraw
 from chemscale.errors import DataError
 from chemscale.io import atomic_path
 
@@ -22,8 +22,8 @@ from chemscale.io import atomic_path
 def prepare(folder: Path, key: str, seed: int, num_samples: int) -> None:
     """Write `subsets/seed{seed}/n{num_samples}.parquet` of a data folder: the places of a subset's rows in the shards.
 
-    The keys go through a temporary file: memory does not grow with the number of rows. The file's metadata name the
-    data set, the digest of the data and that of the subset's rows. Another subset is another file.
+    The file's metadata name the data set, the digest of the data and that of the subset's rows. Another subset is
+    another file. Memory does not grow with the number of rows.
 
     Raises:
         DataError: there are fewer training rows than asked for.
@@ -47,32 +47,13 @@ def prepare(folder: Path, key: str, seed: int, num_samples: int) -> None:
             yield first + mine, np.array(table["row"].to_pylist(), object)[mine]
             first += table.num_rows
 
-    with disk_full_told(folder / "subsets"), tempfile.TemporaryFile(dir=folder) as keys_file:
-        # the last key that is taken lies in the bucket (first 16 bits) in which the count passes num_samples
-        counts = np.zeros(2**16, np.int64)
-        for _, part in rows():
-            keys = subset_keys(part, key, seed)
-            counts += np.bincount((keys >> np.uint64(48)).astype(np.int64), minlength=2**16)
-            keys_file.write(keys.tobytes())
-
-        def stored() -> Iterator[NDArray[np.uint64]]:
-            keys_file.seek(0)
-            while content := keys_file.read(2**23):
-                yield np.frombuffer(content, np.uint64)
-
-        bucket = int(np.searchsorted(np.cumsum(counts), num_samples))
-        within = np.sort(np.concatenate([keys[keys >> np.uint64(48) == bucket] for keys in stored()]))
-        taken = num_samples - int(counts[:bucket].sum())
-        last, equal_left = within[taken - 1], int((within[:taken] == within[taken - 1]).sum())
-
+    with disk_full_told(folder / "subsets"), tempfile.TemporaryFile(dir=folder) as file:
+        draw = SubsetDraw((part for _, part in rows()), key, seed, file)
         digest = RowsDigest()
-        keys_file.seek(0)
         with atomic_path(folder / "subsets" / f"seed{seed}" / f"n{num_samples}.parquet") as temporary:
             schema = pa.schema([pa.field("place", pa.int64(), nullable=False)])
             with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-                for places, part in rows():
-                    keys = np.frombuffer(keys_file.read(8 * len(part)), np.uint64)
-                    mine, equal_left = below_threshold(keys, last, equal_left)
+                for (places, part), mine in zip(rows(), draw.chosen(num_samples), strict=True):
                     writer.write_table(pa.table([pa.array(places[mine])], schema=schema))
                     digest.add(part[mine].tolist())
                 writer.add_key_value_metadata(

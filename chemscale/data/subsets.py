@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,27 +177,53 @@ def subset_keys(rows: Sequence[str], dataset: str, seed: int) -> NDArray[np.uint
     return np.frombuffer(hashed, dtype=">u8").astype(np.uint64)
 
 
-def subset_threshold(keys: NDArray[np.uint64], num_samples: int) -> tuple[np.uint64, int]:
-    """The largest key of the subset of `num_samples` rows, and how many rows of that very key belong to it."""
-    last = np.partition(keys, num_samples - 1)[num_samples - 1]
-    return last, num_samples - int((keys < last).sum())
+class SubsetDraw:
+    """The subsets that one seed draws from a stream of rows, whose keys lie in a file: memory stays flat.
 
-
-def below_threshold(keys: NDArray[np.uint64], last: np.uint64, equal_left: int) -> tuple[NDArray[np.bool_], int]:
-    """Which rows belong to a subset by its threshold, and how many rows of the largest key are still to come.
-
-    So a subset takes the rows of the smallest keys; of equal keys, the first rows. Subsets of one seed are nested,
-    those of two seeds are drawn anew, and none depends on the order of rows.
+    A subset takes the rows of the smallest keys; of equal keys, the first rows. Subsets of one seed are nested, those
+    of two seeds are drawn anew, and none depends on the order of rows.
     """
-    equal = np.flatnonzero(keys == last)[:equal_left]
-    mine = keys < last
-    mine[equal] = True
-    return mine, equal_left - len(equal)
+
+    def __init__(self, rows: Iterable[Sequence[str]], dataset: str, seed: int, file: IO[bytes]) -> None:
+        """Take the digests of all rows, part by part; `file` is an empty one to write and read."""
+        self._file = file
+        self._sizes: list[int] = []
+        # the largest key of a subset lies in the bucket (first 16 bits) in which the count passes its size
+        self._counts = np.zeros(2**16, np.int64)
+        for part in rows:
+            keys = subset_keys(part, dataset, seed)
+            self._counts += np.bincount((keys >> np.uint64(48)).astype(np.int64), minlength=2**16)
+            self._sizes.append(len(keys))
+            self._file.write(keys.tobytes())
+
+    def _parts(self) -> Iterator[NDArray[np.uint64]]:
+        self._file.seek(0)
+        for size in self._sizes:
+            yield np.frombuffer(self._file.read(8 * size), np.uint64)
+
+    def chosen(self, num_samples: int) -> Iterator[NDArray[np.bool_]]:
+        """Which rows of each part belong to the subset of `num_samples` rows; there are at least so many."""
+        bucket = int(np.searchsorted(np.cumsum(self._counts), num_samples))
+        within = np.sort(np.concatenate([keys[keys >> np.uint64(48) == bucket] for keys in self._parts()]))
+        taken = num_samples - int(self._counts[:bucket].sum())
+        last = within[taken - 1]
+        equal_left = int((within[:taken] == last).sum())
+        for keys in self._parts():
+            equal = np.flatnonzero(keys == last)[:equal_left]
+            equal_left -= len(equal)
+            mine = keys < last
+            mine[equal] = True
+            yield mine
 
 
-def scaffold_digest(scaffold: str) -> str | None:
-    """The digest of a scaffold; None for the absent one of a molecule without rings, which is no scaffold to share."""
-    return hashlib.blake2b(scaffold.encode(), digest_size=16).hexdigest() if scaffold else None
+def content_digest(content: bytes) -> bytes:
+    """The digest of a row, a group or a scaffold by its content: 16 bytes."""
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def scaffold_digest(scaffold: str | None) -> str | None:
+    """The digest of a scaffold, 32 hex digits; None where a molecule has none to share."""
+    return content_digest(scaffold.encode()).hex() if scaffold else None
 
 
 def listing_digest(columns: Sequence[Sequence[Any]]) -> str:

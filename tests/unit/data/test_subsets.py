@@ -1,6 +1,7 @@
 """Splits and subsets are functions of a row's digest: nested, drawn anew by each seed, and blind to a row's place."""
 
 import hashlib
+import io
 from collections import Counter
 from itertools import combinations, groupby, pairwise
 
@@ -9,7 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from chemscale.data import prepare_subsets, subsets
+from chemscale.data import subsets
 from chemscale.data.arrays import load_language
 from chemscale.data.manifest import read_manifest
 from chemscale.data.prepare_subsets import prepare
@@ -17,14 +18,13 @@ from chemscale.data.subsets import (
     ALL_SPLITS,
     MAX_CLUSTERS,
     RowsDigest,
-    below_threshold,
+    SubsetDraw,
     cluster_of,
     count_groups,
     key_words,
     rows_digest,
     split_of,
     subset_keys,
-    subset_threshold,
     time_splits,
 )
 from chemscale.errors import DataError
@@ -131,30 +131,27 @@ def test_keys_are_the_keyed_hashes():
     assert [ROWS[place] for place in order] == drawn(ROWS, "set", 3, len(ROWS))
 
 
-def taken(keys, size):
+def taken(rows, dataset, seed, size):
     """The places of a subset's rows, whatever the parts in which they come."""
-    last, left = subset_threshold(keys, size)
-    found = []
-    for part in np.array_split(keys, 7):
-        mine, left = below_threshold(part, last, left)
-        found.append(mine)
-    assert left == 0
-    return np.flatnonzero(np.concatenate(found))
+    parts = [part.tolist() for part in np.array_split(np.array(rows, object), 7)]
+    found = np.flatnonzero(np.concatenate([*SubsetDraw(parts, dataset, seed, io.BytesIO()).chosen(size)]))
+    assert len(found) == size
+    return found
 
 
 def test_subsets_of_a_seed_nest_and_those_of_two_seeds_differ():
-    draws = [{*taken(subset_keys(ROWS, "set", 0), size).tolist()} for size in (10, 100, 1000)]
+    draws = [{*taken(ROWS, "set", 0, size).tolist()} for size in (10, 100, 1000)]
     for small, large in pairwise(draws):
         assert small < large
     assert [len(draw) for draw in draws] == [10, 100, 1000]
     # two independent draws of a third of the rows share a third of them
-    for other in (subset_keys(ROWS, "set", 1), subset_keys(ROWS, "other set", 0)):
-        assert len(draws[-1] & {*taken(other, 1000).tolist()}) == pytest.approx(333, abs=75)
+    for other in (("set", 1), ("other set", 0)):
+        assert len(draws[-1] & {*taken(ROWS, *other, 1000).tolist()}) == pytest.approx(333, abs=75)
 
 
 def test_a_subset_does_not_depend_on_the_order_of_the_file():
     def chosen(rows):
-        return {rows[place] for place in taken(subset_keys(rows, "set", 3), 500)}
+        return {rows[place] for place in taken(rows, "set", 3, 500)}
 
     assert chosen(ROWS[::-1]) == chosen(ROWS) == {*drawn(ROWS, "set", 3, 500)}
 
@@ -208,7 +205,7 @@ def test_of_equal_keys_the_first_rows_are_taken(folder, monkeypatch):
     def few(rows, dataset, seed):
         return subset_keys(rows, dataset, seed) % np.uint64(5) << np.uint64(60)
 
-    monkeypatch.setattr(prepare_subsets, "subset_keys", few)
+    monkeypatch.setattr(subsets, "subset_keys", few)
     training = sorted(row for row in ROWS if split_of(row, 0.1, 0.2) == "train")
     keys = few(training, "set", 0)
     for size in (1, 300, 1111, len(training)):
