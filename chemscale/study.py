@@ -95,12 +95,18 @@ class Study:
 def data_settings(section: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a resolved data section that decide its bytes.
 
-    Not how the work is spread, where files lie, or how many rejects are too many.
+    Not how the work is spread, where files lie, how many rejects are too many, or what is computed of the rows later.
 
     A file of one's own is told by its path: nothing else names it.
     """
-    elsewhere = {"workers", "chunks", "max_reject_share"} | ({"path"} if section.get("source") != "file" else set())
+    elsewhere = {"workers", "chunks", "max_reject_share", "scaffolds"}
+    elsewhere |= {"path"} if section.get("source") != "file" else set()
     return {key: value for key, value in section.items() if key not in elsewhere}
+
+
+def wants_scaffolds(section: Mapping[str, Any]) -> bool:
+    """Whether a resolved data section asks for scaffolds: by itself, or by its rule of splits."""
+    return bool(section.get("scaffolds") or section.get("split_by") == "scaffold")
 
 
 def write_resolved(root: Path, resolved: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ def _write_data(
     import numpy as np
     import pyarrow as pa
 
-    from chemscale.data import assemble, prepare_arrays, prepare_subsets
+    from chemscale.data import assemble, prepare_arrays, prepare_scaffolds, prepare_subsets
     from chemscale.data.frames import write_frames
     from chemscale.data.manifest import read_manifest
     from chemscale.data.runs import DIGEST, ChunkUnits, Ledger, finish_chunk, run_path, work_folder, write_run
@@ -154,14 +154,13 @@ def _write_data(
     groups = [digest(row["group"]) for row in rows]
     places = list(range(len(rows)))
     if language:
-        names = ["smiles", "selfies", *(["scaffold"] if "scaffold" in rows[0] else [])]
         digests = [bytes.fromhex(row["row"]) if "row" in row else digest(row["smiles"]) for row in rows]
         columns = {
             "row": pa.array(digests, DIGEST),
             "place": pa.array(places, pa.int64()),
             "group": pa.array(groups, DIGEST),
             "split": pa.array([ALL_SPLITS.index(row["split"]) for row in rows], pa.uint8()),
-            **{name: pa.array([row[name] for row in rows], pa.string()) for name in names},
+            **{name: pa.array([row[name] for row in rows], pa.string()) for name in ("smiles", "selfies")},
         }
         write_run(run_path(work, 0), pa.table(columns), ledger)
     else:
@@ -177,10 +176,21 @@ def _write_data(
     assert not list(units), "the only unit has its run"
     marker = folder / "chunks" / "0of1.json"
     finish_chunk(marker, units, [], "toy", source, lambda: list(warnings))
-    # the stage's own functions, without a second for each new process
-    with patch.object(assemble, "ordered_map", lambda function, tasks, workers: map(function, tasks)):
+
+    # the stages' own functions, without a second for each new process
+    def in_process(function: Callable[[Any], Any], tasks: Iterable[Any], workers: int) -> Iterable[Any]:
+        return map(function, tasks)
+
+    with patch.object(assemble, "ordered_map", in_process):
         assemble.prepare(section, folder, [marker], "code", 1)
     shutil.rmtree(marker.parent)
+    if "scaffold" in rows[0]:
+        known = {row["smiles"]: row["scaffold"] for row in rows}
+        with (
+            patch.object(prepare_scaffolds, "ordered_map", in_process),
+            patch.object(prepare_scaffolds, "scaffold_of", known.__getitem__),
+        ):
+            prepare_scaffolds.prepare(folder, "code", 1)
     prepare_arrays.prepare(folder)
     for cutoff in cutoffs:
         prepare_arrays.prepare_neighbours(folder, cutoff)

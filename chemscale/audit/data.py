@@ -30,7 +30,7 @@ from chemscale.families import LANGUAGE
 from chemscale.grid import Cell
 from chemscale.io import canonical_json, digest, read_json, read_parquet
 from chemscale.records import read_metrics
-from chemscale.study import data_settings
+from chemscale.study import data_settings, wants_scaffolds
 
 
 def check_data(root: Path, study: dict[str, Any], findings: Findings) -> None:
@@ -52,7 +52,8 @@ def check_data(root: Path, study: dict[str, Any], findings: Findings) -> None:
         findings.equal(f"{where}/manifest.json: name", manifest["name"], entry["key"])
         _check_ledger(where, manifest, findings)
         _check_rows(root, where, manifest, findings)
-        _check_passport(root, name, manifest, sorted(draws[name]), findings)
+        wanted = wants_scaffolds(study["config"]["data"][name])
+        _check_passport(root, name, manifest, sorted(draws[name]), wanted, findings)
         if entry["domain"] == LANGUAGE:
             tokenizer = read_json(root / where / "tokenizer.json")
             findings.equal(f"{where}/tokenizer.json: digest", tokenizer["digest"], digest(tokenizer["vocabulary"]))
@@ -79,11 +80,25 @@ def _check_ledger(where: str, manifest: dict[str, Any], findings: Findings) -> N
 
 
 def _check_passport(
-    root: Path, name: str, manifest: dict[str, Any], draws: list[tuple[int, int]], findings: Findings
+    root: Path,
+    name: str,
+    manifest: dict[str, Any],
+    draws: list[tuple[int, int]],
+    wanted_scaffolds: bool,
+    findings: Findings,
 ) -> None:
     where = f"data/{name}/passport.json"
     passport = read_json(root / where)
-    expected = passport_of(name, manifest, root / "data" / name / "rows.parquet", draws)
+    rows = root / "data" / name / "rows.parquet"
+    scaffolds = passport.get("scaffolds")
+    with pq.ParquetFile(rows) as file:
+        findings.equal(f"{where}: has scaffolds", scaffolds is not None, wanted_scaffolds)
+        findings.equal(
+            f"data/{name}/rows.parquet: has scaffolds", "scaffold" in file.schema_arrow.names, wanted_scaffolds
+        )
+    if scaffolds is not None and wanted_scaffolds:
+        _check_listings(rows, f"data/{name}", manifest["shards"], ("row", "scaffold"), scaffolds["listings"], findings)
+    expected = passport_of(name, manifest, rows, draws, scaffolds)
     findings.same_names(where, passport, expected)
     for key, value in expected.items():
         findings.equal(f"{where}: {key}", passport.get(key), json.loads(canonical_json(value)))
@@ -125,7 +140,9 @@ def _check_rows(root: Path, where: str, manifest: dict[str, Any], findings: Find
             for row, group, split in zip(rows, groups, splits, strict=True):
                 if split != (rule := split_of(group, settings["validation"], settings["test"])):
                     findings.differ(f"{where}/rows.parquet: row {row} is in {split}, its group's hash says {rule}")
-    _check_listings(path, where, manifest, findings)
+    listings = [shard["listing"] for shard in manifest["shards"]]
+    columns = ("row", "group", "split", "length", "frame")
+    _check_listings(path, where, manifest["shards"], columns, listings, findings)
     found = {
         split: {"rows": told.rows, amount: amounts[split], "digest": told.hexdigest()}
         for split, told in digests.items()
@@ -139,19 +156,27 @@ def _check_rows(root: Path, where: str, manifest: dict[str, Any], findings: Find
         findings.equal(f"{where}/manifest.json: splits.{split}", manifest["splits"].get(split, {}), numbers)
 
 
-def _check_listings(path: Path, where: str, manifest: dict[str, Any], findings: Findings) -> None:
-    """All columns of the rows are those that the shards had when the manifest was written."""
+def _check_listings(
+    path: Path,
+    where: str,
+    shards: list[dict[str, Any]],
+    columns_listed: tuple[str, ...],
+    listings: list[str],
+    findings: Findings,
+) -> None:
+    """The columns of the rows are, shard by shard, those that were listed when they were made."""
+    findings.equal(f"{where}/rows.parquet: listings of {', '.join(columns_listed)}", len(listings), len(shards))
     with pq.ParquetFile(path) as file:
-        known = file.schema_arrow.names
-        columns = [name for name in ("row", "group", "split", "length", "frame", "scaffold") if name in known]
+        columns = [name for name in columns_listed if name in file.schema_arrow.names]
         waiting = pa.table({name: pa.array([], file.schema_arrow.field(name).type) for name in columns})
         batches = file.iter_batches(columns=columns, batch_size=100_000)
-        for shard in manifest["shards"]:
+        for shard, listing in zip(shards, listings, strict=False):
             while waiting.num_rows < shard["rows"] and (batch := next(batches, None)) is not None:
                 waiting = pa.concat_tables([waiting, pa.table(batch).cast(waiting.schema)])
             part, waiting = waiting.slice(0, shard["rows"]), waiting.slice(shard["rows"])
             found = listing_digest([part[name].to_pylist() for name in columns])
-            findings.equal(f"{where}/rows.parquet: listing of {shard['file']}", found, shard["listing"])
+            told = f"{where}/rows.parquet: {', '.join(columns)} of {shard['file']}"
+            findings.equal(told, found, listing)
 
 
 class _Times:

@@ -35,7 +35,7 @@ from chemscale.data.runs import (
     write_arrow,
 )
 from chemscale.data.shards import FRAMES_SCHEMA, LANGUAGE_SCHEMA, ROW_GROUP
-from chemscale.data.subsets import ALL_SPLITS, RowsDigest, count_groups, listing_digest, scaffold_digest
+from chemscale.data.subsets import ALL_SPLITS, RowsDigest, count_groups, listing_digest
 from chemscale.data.tokenizer import CLS, SEP, UNK, vocabulary_of
 from chemscale.errors import DataError
 from chemscale.families import LANGUAGE, POTENTIALS
@@ -274,7 +274,6 @@ def _write_shard(task: _Shard) -> _Written:
             schema = LANGUAGE_SCHEMA
             columns["tokens"], sizes, unknowns = _tokens(table["selfies"], task.vocabulary)
             unknown = _by_split(splits, unknowns)
-        schema = pa.schema([field for field in schema if field.name in columns])
         task.path.parent.mkdir(exist_ok=True)
         with atomic_path(task.path) as temporary:
             shard = pa.table([columns[name] for name in schema.names], schema=schema)
@@ -307,8 +306,6 @@ def _listing(shard: pa.Table) -> str:
     columns.append(pc.list_value_length(shard[sized]).to_pylist())
     if "frame" in shard.column_names:
         columns.append(shard["frame"].to_pylist())
-    if "scaffold" in shard.column_names:
-        columns.append([scaffold_digest(text) for text in shard["scaffold"].to_pylist()])
     return listing_digest(columns)
 
 

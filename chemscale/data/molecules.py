@@ -61,7 +61,7 @@ def _quiet() -> None:
 
 @dataclass(frozen=True)
 class Converted:
-    """A molecule: canonical SMILES, SELFIES, the constitution of its parent, and its scaffold where asked for."""
+    """A molecule: canonical SMILES, SELFIES, the constitution of its parent, and its scaffold if that splits."""
 
     smiles: str
     selfies: str
@@ -119,13 +119,19 @@ def convert(smiles: str | None, section: Mapping[str, Any]) -> Converted | str:
     if len(symbols(encoded)) > section["max_symbols"]:
         return "too_long"
     # where the text says no more than the constitution, it is the constitution
-    constitution = _constitution(largest) if _MORE_THAN_CONSTITUTION.search(canonical) else canonical
-    return Converted(canonical, encoded, constitution, scaffold(constitution) if wants_scaffolds(section) else None)
+    parent = _constitution(largest) if _MORE_THAN_CONSTITUTION.search(canonical) else canonical
+    return Converted(canonical, encoded, parent, scaffold(parent) if section["split_by"] == "scaffold" else None)
 
 
-def wants_scaffolds(section: Mapping[str, Any]) -> bool:
-    """Whether a data section asks for scaffolds."""
-    return bool(section["scaffolds"] or section["split_by"] == "scaffold")
+def constitution(canonical: str) -> str:
+    """The constitution of the parent of a molecule that was kept, by its canonical SMILES: as `convert` states it."""
+    from rdkit import Chem
+
+    if not _MORE_THAN_CONSTITUTION.search(canonical):
+        return canonical
+    _quiet()
+    fragments = Chem.GetMolFrags(Chem.MolFromSmiles(canonical), asMols=True)
+    return _constitution(_largest(list(fragments)) if len(fragments) > 1 else fragments[0])
 
 
 def _beyond_limits(smiles: str) -> str | None:
@@ -231,8 +237,6 @@ def _convert_unit(unit: _Unit) -> Ledger:
         "smiles": pa.array([molecule.smiles for molecule in kept], pa.string()),
         "selfies": pa.array([molecule.selfies for molecule in kept], pa.string()),
     }
-    if wants_scaffolds(section):
-        columns["scaffold"] = pa.array([molecule.scaffold for molecule in kept], pa.string())
     ledger.rows_kept = len(kept)
     write_run(run_path(unit.work, unit.number), pa.table(columns), ledger)
     return ledger

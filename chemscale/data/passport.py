@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from chemscale.data import prepare_scaffolds
 from chemscale.data.manifest import AMOUNTS, read_manifest
 from chemscale.data.shards import stream
 from chemscale.data.subsets import (
@@ -38,11 +39,11 @@ from chemscale.io import atomic_path, write_json
 PASSPORT_VERSION = 1
 
 
-def prepare(study_root: Path, folder: Path, name: str, draws: Sequence[tuple[int, int]]) -> None:
+def prepare(study_root: Path, folder: Path, name: str, draws: Sequence[tuple[int, int]], scaffolds: bool) -> None:
     """Write `data/NAME/` of a study from a data folder: the passport last.
 
     `rows.parquet` has a row per kept row: row, group, split, length (tokens, or atoms of a frame), for frames their
-    number among all attempts of their molecule, and the digest of the scaffold where scaffolds were computed (null for
+    number among all attempts of their molecule, and the digest of the scaffold where scaffolds were asked for (null for
     a molecule that has none).
 
     Args:
@@ -50,6 +51,10 @@ def prepare(study_root: Path, folder: Path, name: str, draws: Sequence[tuple[int
         folder: the data folder.
         name: the config's name of the data set.
         draws: (seed, num_samples) of every subset that the study draws from it.
+        scaffolds: whether the study asks for scaffolds, which then are there.
+
+    Raises:
+        DataError: data or scaffolds are missing or changed.
     """
     target = study_root / "data" / name
     manifest = read_manifest(folder)
@@ -60,14 +65,29 @@ def prepare(study_root: Path, folder: Path, name: str, draws: Sequence[tuple[int
         for file, content in Tokenizer.load(folder / "tokenizer.json").hugging_face_files().items():
             write_json(target / "tokenizer" / file, content)
     with atomic_path(target / "rows.parquet") as temporary:
-        _write_rows(temporary, folder, language)
+        _write_rows(temporary, folder, language, scaffolds)
     with atomic_path(target / "manifest.json") as temporary:
         shutil.copyfile(folder / "manifest.json", temporary)
-    write_json(target / "passport.json", passport_of(name, manifest, target / "rows.parquet", draws))
+    computed = None
+    if scaffolds:
+        record = prepare_scaffolds.read_record(folder)
+        listings = [entry["listing"] for entry in record["files"]]
+        computed = {"listings": listings, "not_found": record["not_found"]}
+    write_json(target / "passport.json", passport_of(name, manifest, target / "rows.parquet", draws, computed))
 
 
-def passport_of(name: str, manifest: Mapping[str, Any], rows: Path, draws: Sequence[tuple[int, int]]) -> dict[str, Any]:
-    """The passport of a data set, by its manifest and `rows.parquet`."""
+def passport_of(
+    name: str,
+    manifest: Mapping[str, Any],
+    rows: Path,
+    draws: Sequence[tuple[int, int]],
+    scaffolds: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The passport of a data set, by its manifest and `rows.parquet`.
+
+    `scaffolds`, null where none were asked for, are the listings of the rows of each shard with their scaffolds, and
+    how many were not found.
+    """
     return {
         "schema_version": PASSPORT_VERSION,
         "name": name,
@@ -83,6 +103,7 @@ def passport_of(name: str, manifest: Mapping[str, Any], rows: Path, draws: Seque
         "unknown_tokens": manifest.get("unknown_tokens"),
         "amount": AMOUNTS[manifest["domain"]],
         "splits": manifest["splits"],
+        "scaffolds": None if scaffolds is None else dict(scaffolds),
         "overlaps": measure_overlaps(rows),
         "lengths": measure_lengths(rows),
         "elements": manifest["elements"],
@@ -90,21 +111,20 @@ def passport_of(name: str, manifest: Mapping[str, Any], rows: Path, draws: Seque
     }
 
 
-def _write_rows(path: Path, folder: Path, language: bool) -> None:
-    sized = "tokens" if language else "species"
-    with pq.ParquetFile(folder / read_manifest(folder)["shards"][0]["file"]) as first:
-        extra = [column for column in ("frame", "scaffold") if column in first.schema_arrow.names]
+def _write_rows(path: Path, folder: Path, language: bool, scaffolds: bool) -> None:
+    sized, extra = ("tokens", []) if language else ("species", ["frame"])
+    found = prepare_scaffolds.stream(folder) if scaffolds else itertools.repeat(None)
     writer = None
-    for table in stream(folder, ["row", "group", "split", sized, *extra]):
+    for table, texts in zip(stream(folder, ["row", "group", "split", sized, *extra]), found, strict=scaffolds):
         rows = table.select(["row", "group", "split"]).append_column(
             pa.field("length", pa.int64(), metadata={"unit": "tokens" if language else "atoms"}),
             pc.list_value_length(table[sized]).cast(pa.int64()),
         )
         for column in extra:
-            values = table[column]
-            if column == "scaffold":
-                values = pa.array([scaffold_digest(text) for text in values.to_pylist()], pa.string())
-            rows = rows.append_column(column, values)
+            rows = rows.append_column(column, table[column])
+        if texts is not None:
+            digests = [scaffold_digest(text) for text in texts.to_pylist()]
+            rows = rows.append_column("scaffold", pa.array(digests, pa.string()))
         rows = rows.replace_schema_metadata()
         writer = writer or pq.ParquetWriter(path, rows.schema, compression="zstd")
         writer.write_table(rows)
@@ -150,7 +170,7 @@ def group_counts(rows: Path, column: str = "group") -> GroupCounts:
 def measure_overlaps(rows: Path) -> list[dict[str, Any]]:
     """What every pair of train, validation and test has in common, by `rows.parquet`: rows, groups, scaffolds.
 
-    `scaffolds` is null where none were computed. Digests are told apart by their first 64 bits.
+    `scaffolds` is null where none were asked for. Digests are told apart by their first 64 bits.
     """
     with pq.ParquetFile(rows) as file:
         known = file.schema_arrow.names

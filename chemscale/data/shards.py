@@ -21,12 +21,6 @@ def _field(name: str, kind: pa.DataType, description: str, unit: str | None = No
     return pa.field(name, kind, nullable=False, metadata=metadata)
 
 
-_SCAFFOLD = pa.field(
-    "scaffold",
-    pa.string(),
-    nullable=False,
-    metadata={"description": "Bemis-Murcko scaffold, canonical SMILES; empty without rings; where the config asks"},
-)
 _COMMON = [
     _field("row", pa.string(), "digest of the row's content, 32 hex digits"),
     _field("group", pa.string(), "digest of what must not straddle splits, 32 hex digits"),
@@ -37,7 +31,6 @@ LANGUAGE_SCHEMA = pa.schema(
     [
         *_COMMON,
         _field("selfies", pa.string(), "SELFIES 2 of the canonical SMILES"),
-        _SCAFFOLD,
         _field("tokens", pa.list_(pa.uint16()), "token ids, [CLS] first and [SEP] last"),
     ]
 )

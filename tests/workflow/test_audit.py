@@ -281,6 +281,29 @@ def _rejects(study):
     edit_json(study / "data" / "conformers" / "manifest.json", lambda manifest: manifest["rejected"].update(lost=3))
 
 
+def _another_scaffold(study):
+    """A scaffold replaced by one that no other molecule has."""
+
+    def replace(scaffolds):
+        at = next(index for index, scaffold in enumerate(scaffolds) if scaffold)
+        return [*scaffolds[:at], "0" * 32, *scaffolds[at + 1 :]]
+
+    edit_column(study / "data" / "molecules" / "rows.parquet", "scaffold", replace)
+
+
+def _no_scaffolds(study):
+    """Scaffolds that the config asks for, left out of rows and passport alike."""
+    path = study / "data" / "molecules" / "rows.parquet"
+    write_parquet(path, read_parquet(path).drop_columns("scaffold"))
+
+    def drop(passport):
+        passport["scaffolds"] = None
+        for pair in passport["overlaps"]:
+            pair["scaffolds"] = None
+
+    edit_json(study / "data" / "molecules" / "passport.json", drop)
+
+
 @pytest.mark.parametrize(
     ("change", "check", "named"),
     [
@@ -311,6 +334,8 @@ def _rejects(study):
         (_shorter_curve, "records", CELL),
         (_verdict, "verdict", "records.json"),
         (_rejects, "data", "rows_in"),
+        (_another_scaffold, "data", "row, scaffold of shards/shard-00000.parquet"),
+        (_no_scaffolds, "data", "has scaffolds"),
     ],
 )
 def test_a_change_with_all_digests_made_anew_is_still_seen(study, change, check, named):

@@ -5,7 +5,7 @@ import sys
 from chemscale.errors import ConfigError
 from chemscale.planning.code import family_digest, stage_digest
 from chemscale.planning.packs import packs as pack_cells
-from chemscale.study import data_settings, load_study
+from chemscale.study import data_settings, load_study, wants_scaffolds
 
 
 def the_study():
@@ -49,6 +49,11 @@ def own_files(section):
     if section["kind"] in ("conformers", "trajectories") and section["molecules"]:
         files += [molecule["structure"] for molecule in section["molecules"].values() if molecule["structure"]]
     return files
+
+
+def scaffolds_of(name):
+    """The scaffolds of a data set of the config, where the study asks for them."""
+    return [f"{STUDY.data_folder(name)}/scaffolds/scaffolds.json"] if wants_scaffolds(STUDY.data_section(name)) else []
 
 
 ROOT = str(STUDY.root)

@@ -150,9 +150,29 @@ rule subset:
         "../scripts/subset.py"
 
 
+rule scaffolds:
+    input:
+        f"{DATA}/{{key}}/manifest.json",
+    output:
+        f"{DATA}/{{key}}/scaffolds/scaffolds.json",
+    log:
+        f"{ROOT}/logs/data/scaffolds-{{key}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/scaffolds-{{key}}.tsv"
+    threads: lambda wildcards: WORKERS[wildcards.key]
+    resources:
+        mem_mb=lambda wildcards, threads, attempt: (1000 + 500 * threads) * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        code=stage_digest("scaffolds"),
+    script:
+        "../scripts/scaffolds.py"
+
+
 rule passport:
     input:
-        lambda wildcards: f"{STUDY.data_folder(wildcards.name)}/manifest.json",
+        manifest=lambda wildcards: f"{STUDY.data_folder(wildcards.name)}/manifest.json",
+        scaffolds=lambda wildcards: scaffolds_of(wildcards.name),
     output:
         manifest=f"{ROOT}/data/{{name}}/manifest.json",
         rows=f"{ROOT}/data/{{name}}/rows.parquet",

@@ -8,4 +8,5 @@ from stage import logged
 with logged(snakemake.log[0]):
     root = Path(snakemake.output.manifest).parents[2]
     draws = [tuple(draw) for draw in snakemake.params.draws]
-    prepare(root, Path(snakemake.input[0]).parent, snakemake.wildcards.name, draws)
+    folder = Path(snakemake.input.manifest).parent
+    prepare(root, folder, snakemake.wildcards.name, draws, scaffolds=bool(snakemake.input.scaffolds))

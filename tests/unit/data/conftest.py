@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chemscale.data import assemble, frames, ingest, molecules, simulation, sources
+from chemscale.data import assemble, frames, ingest, molecules, prepare_scaffolds, simulation, sources
 from chemscale.data.manifest import read_manifest
 from chemscale.data.pool import end_items
 
@@ -22,7 +22,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def one_by_one(function: Callable[[Any], Any], tasks: Any, workers: int, retry: Any = None) -> Iterator[Any]:
         return map(function, tasks)
 
-    for module in (assemble, frames, molecules):
+    for module in (assemble, frames, molecules, prepare_scaffolds):
         monkeypatch.setattr(module, "ordered_map", one_by_one)
     yield
     end_items()

@@ -117,7 +117,7 @@ def test_the_result_is_that_of_a_dictionary(source, told, build, tmp_path, in_pr
     assert table["row"].tolist() == [_digest(made.smiles) for made in rows]
     assert table["group"].tolist() == groups
     assert table["split"].tolist() == splits.tolist()
-    for name in ("smiles", "selfies", "scaffold"):
+    for name in ("smiles", "selfies"):
         assert table[name].tolist() == [getattr(made, name) for made in rows]
     assert read_json(tmp_path / "out" / "tokenizer.json")["vocabulary"] == vocabulary
     assert [found.tolist() for found in table["tokens"]] == tokens
@@ -266,11 +266,18 @@ def test_a_split_without_rows_is_refused(section, source, build, tmp_path, in_pr
 # --- killed -----------------------------------------------------------------------------------------------------------
 
 PROGRAM = """
-import sys
+import sys, time
 from pathlib import Path
 from chemscale.data import assemble, molecules, runs
+from chemscale.data.pool import ordered_map
 from chemscale.io import read_json
 molecules.UNIT_ROWS, runs.PARTITION_ROWS = 40, 25
+def slowly(tasks):
+    for task in tasks:
+        time.sleep(0.01)  # no task is so short that a kill would come too late
+        yield task
+molecules.ordered_map = lambda function, tasks, workers, retry: ordered_map(function, slowly(tasks), workers, retry)
+assemble.ordered_map = lambda function, tasks, workers: ordered_map(function, slowly(tasks), workers)
 section, located, folder = read_json(Path(sys.argv[1])), read_json(Path(sys.argv[2])), Path(sys.argv[3])
 marker = folder / "chunks" / "0of1.json"
 if sys.argv[4] == "read":

@@ -6,12 +6,13 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 import selfies
 from rdkit import Chem, RDLogger
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
-from chemscale.data import molecules
+from chemscale.data import molecules, prepare_scaffolds
 from chemscale.data.runs import open_arrow, read_ledger
 from chemscale.errors import DataError
 from chemscale.io import read_json
@@ -21,7 +22,6 @@ POLICY = {
     "fragments": "keep",
     "stereo": "keep",
     "max_symbols": 128,
-    "scaffolds": False,
     "split_by": "constitution",
 }
 
@@ -264,12 +264,12 @@ def test_runs_of_other_code_section_or_source_are_not_taken(own_file, read_chunk
 
 def test_no_scaffold_straddles_splits(section, build, tmp_path, in_process):
     settings = {"source": "file", "path": str(SMOKE), "column": "smiles", "validation": 0.15, "test": 0.25}
-    by_constitution = section(kind="molecules", scaffolds=True, **settings)
-    by_scaffold = section(kind="molecules", split_by="scaffold", **settings)
     tables = {}
-    for name, told in {"constitution": by_constitution, "scaffold": by_scaffold}.items():
-        build(told, tmp_path / name)
-        tables[name] = _shards(tmp_path / name)
+    for split_by in ("constitution", "scaffold"):
+        folder = tmp_path / split_by
+        build(section(kind="molecules", split_by=split_by, **settings), folder)
+        prepare_scaffolds.prepare(folder, "code", 1)
+        tables[split_by] = _shards(folder).assign(scaffold=_scaffolds(folder))
     assert (tables["constitution"]["scaffold"] == tables["scaffold"]["scaffold"]).all()
     table = tables["scaffold"]
     RDLogger.DisableLog("rdApp.*")
@@ -288,11 +288,36 @@ def test_no_scaffold_straddles_splits(section, build, tmp_path, in_process):
     assert ringed.groupby("scaffold")["split"].nunique().max() == 3
 
 
+def _scaffolds(folder):
+    return pa.concat_arrays([part.combine_chunks() for part in prepare_scaffolds.stream(folder)]).to_pylist()
+
+
+def test_the_constitution_of_a_kept_molecule_is_that_of_its_row(section, tmp_path):
+    settings = {"source": "file", "path": str(SMOKE), "column": "smiles", "validation": 0.1, "test": 0.1}
+    policy = section(kind="molecules", stereo="keep", fragments="keep", **settings)
+    table = pd.read_csv(SMOKE)["smiles"].tolist()
+    salts = ["CC(=O)[O-].[Na+]", "C[N+](C)(C)C.[Cl-]", "N[C@@H](C)C(=O)O.Cl", "[2H]OC([2H])[2H]", "CCO.CCN.CCO"]
+    made = [
+        found for smiles in table + salts if isinstance(found := molecules.convert(smiles, policy), molecules.Converted)
+    ]
+    more = [found for found in made if found.constitution != found.smiles]
+    assert len(more) > 20
+    assert [molecules.constitution(found.smiles) for found in made] == [found.constitution for found in made]
+
+
 def test_scaffolds_are_not_computed_unless_asked_for(section, build, tmp_path, in_process, monkeypatch):
     monkeypatch.setattr(molecules, "scaffold", lambda constitution: pytest.fail("a scaffold was computed"))
     told = section(kind="molecules", source="file", path=str(SMOKE), column="smiles", validation=0.1, test=0.1)
     build(told, tmp_path / "out")
-    assert "scaffold" not in _shards(tmp_path / "out").columns
+    assert not (tmp_path / "out" / "scaffolds").exists()
+    with pytest.raises(DataError, match=r"no scaffolds\.json"):
+        prepare_scaffolds.read_record(tmp_path / "out")
+
+
+def test_scaffolds_change_neither_the_data_nor_their_name(section):
+    settings = {"kind": "molecules", "source": "file", "path": str(SMOKE), "column": "smiles"}
+    settings |= {"validation": 0.1, "test": 0.1}
+    assert section(scaffolds=True, **settings) == section(**settings)
 
 
 # --- the time limit of a row ------------------------------------------------------------------------------------------

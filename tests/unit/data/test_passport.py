@@ -24,7 +24,7 @@ SMILES = ["CCO", "c1ccccc1", "[Na+].[Cl-]", "C[C@H](N)C(=O)O", "c1cc[nH]c1", "[2
 
 
 def _language(folder, write_data):
-    policy = {"fragments": "keep", "stereo": "keep", "max_symbols": 128, "scaffolds": True, "split_by": "constitution"}
+    policy = {"fragments": "keep", "stereo": "keep", "max_symbols": 128, "split_by": "scaffold"}
     rows = []
     for index, smiles in enumerate(SMILES):
         made = convert(smiles, policy)
@@ -52,7 +52,7 @@ def copied(request, tmp_path, write_data):
     """The rows that went in, the folder of the study's copy, and the bytes of the manifest; the data are gone."""
     folder = tmp_path / "set"
     rows = (_language if request.param == "language" else _frames)(folder, write_data)
-    passport.prepare(tmp_path / "study", folder, "mine", DRAWS)
+    passport.prepare(tmp_path / "study", folder, "mine", DRAWS, scaffolds=request.param == "language")
     manifest = (folder / "manifest.json").read_bytes()
     kept = {
         draw: read_parquet(folder / "subsets" / f"seed{draw[0]}" / f"n{draw[1]}.parquet")["place"].to_pylist()
@@ -128,7 +128,7 @@ def test_overlaps_of_splits_are_those_of_their_rows(tmp_path, write_data):
     # no scaffold is none in common
     rows[6:9] = [row | {"scaffold": ""} for row in rows[6:9]]
     write_data(tmp_path / "set", rows)
-    passport.prepare(tmp_path / "study", tmp_path / "set", "mine", [])
+    passport.prepare(tmp_path / "study", tmp_path / "set", "mine", [], scaffolds=True)
     sets = {
         (split, name): {row[name] for row in rows if row["split"] == split} - {""}
         for split in splits
@@ -158,7 +158,7 @@ def test_damaged_data_are_not_vouched_for(tmp_path, write_data):
     shard = folder / "shards" / "shard-00002.parquet"
     shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(DataError, match=r"shard-00002\.parquet"):
-        passport.prepare(tmp_path / "study", folder, "mine", DRAWS)
+        passport.prepare(tmp_path / "study", folder, "mine", DRAWS, scaffolds=False)
     assert not (tmp_path / "study" / "data" / "mine" / "manifest.json").exists()
     assert not (tmp_path / "study" / "data" / "mine" / "passport.json").exists()
 
@@ -167,7 +167,7 @@ def test_subsets_are_measured_as_they_are_drawn(tmp_path, write_data, monkeypatc
     # parts of the stream that end anywhere
     batches = passport.row_batches
     _frames(tmp_path / "set", write_data)
-    passport.prepare(tmp_path / "study", tmp_path / "set", "mine", DRAWS)
+    passport.prepare(tmp_path / "study", tmp_path / "set", "mine", DRAWS, scaffolds=False)
     rows = tmp_path / "study" / "data" / "mine" / "rows.parquet"
     whole = passport.measure_subsets(rows, "set", DRAWS)
 

@@ -37,7 +37,7 @@ def _frames(count):
 @pytest.fixture
 def language(tmp_path, write_data):
     """Ten molecules of 3, 4, ... 12 tokens in three shards."""
-    rows = [{**_common(i), "smiles": "C" * (i + 1), "selfies": "[C]" * (i + 1), "scaffold": ""} for i in range(10)]
+    rows = [{**_common(i), "smiles": "C" * (i + 1), "selfies": "[C]" * (i + 1)} for i in range(10)]
     rejected = {"too_long": 3, "unparsable": 2}
     write_data(tmp_path / "set", rows, rows_per_shard=4, rejected=rejected)
     return tmp_path / "set", rows
@@ -96,10 +96,7 @@ def shard(request, tmp_path_factory, write_data):
     folder = tmp_path_factory.mktemp(request.param) / "set"
     count = 2 * ROW_GROUP + 100
     if request.param == "language":
-        rows = [
-            {**_common(i), "smiles": f"C{i}", "selfies": "[C]" * (i % 7) + "[O]", "scaffold": "C1CC1" * (i % 2)}
-            for i in range(count)
-        ]
+        rows = [{**_common(i), "smiles": f"C{i}", "selfies": "[C]" * (i % 7) + "[O]"} for i in range(count)]
     else:
         rows = _frames(count)
     manifest = write_data(folder, rows, rows_per_shard=50_000)

@@ -17,7 +17,7 @@ from chemscale.errors import DataError
 from chemscale.io import digest, read_json, write_json
 
 SMOKE = Path(__file__).parents[2] / "data" / "smoke_molecules.csv"
-POLICY = {"fragments": "keep", "stereo": "keep", "max_symbols": 128, "scaffolds": False, "split_by": "constitution"}
+POLICY = {"fragments": "keep", "stereo": "keep", "max_symbols": 128, "split_by": "constitution"}
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +195,7 @@ def test_transformers_reads_a_studys_vocabulary_and_encodes_the_same_ids(smoke, 
     from transformers import AutoTokenizer
 
     build(smoke(), tmp_path / "set")
-    passport.prepare(tmp_path / "study", tmp_path / "set", "mine", [])
+    passport.prepare(tmp_path / "study", tmp_path / "set", "mine", [], scaffolds=False)
     ours = Tokenizer.load(tmp_path / "study" / "data" / "mine" / "tokenizer.json")
     theirs = AutoTokenizer.from_pretrained(tmp_path / "study" / "data" / "mine" / "tokenizer", local_files_only=True)
     assert len(theirs) == len(ours)
