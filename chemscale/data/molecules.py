@@ -16,9 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from chemscale.data import sources
+from chemscale.data.constitution import (
+    constitution_of_parent,
+    largest_fragment,
+    quiet,
+    says_more,
+    scaffold,
+    without_stereo,
+)
 from chemscale.data.pool import begin_item, end_items, ordered_map
 from chemscale.data.runs import DIGEST, ChunkUnits, Ledger, finish_chunk, run_path, work_folder, write_run
-from chemscale.data.scaffolds import scaffold
 from chemscale.data.selfies_encoder import encode
 from chemscale.data.subsets import SPLITS, content_digest, split_of
 from chemscale.data.tokenizer import Tokenizer, symbols, vocabulary_of
@@ -38,8 +45,6 @@ _RING_NUMBER = re.compile(r"%\d\d|\d")
 _ATOM_MAP = re.compile(r":\d+\]")
 # stereo, an isotope, or a hydrogen atom by itself
 _STEREO = re.compile(r"[@/\\]|\[\d|\[H")
-# a canonical SMILES that says more than its constitution: stereo, fragments, isotopes, charges, explicit hydrogen atoms
-_MORE_THAN_CONSTITUTION = re.compile(r"[@/\\.]|\[(?:\d|H\]|[^\]]*[+-])")
 
 
 def row_digest(text: str) -> str:
@@ -49,14 +54,6 @@ def row_digest(text: str) -> str:
 
 def _digest(text: str) -> bytes:
     return content_digest(text.encode("utf-8", "surrogateescape"))
-
-
-@cache
-def _quiet() -> None:
-    """Silence RDKit's log in this process: what it says of a row is the row's reject reason here."""
-    from rdkit import rdBase
-
-    rdBase.DisableLog("rdApp.*")
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ def convert(smiles: str | None, section: Mapping[str, Any]) -> Converted | str:
     import selfies
     from rdkit import Chem
 
-    _quiet()
+    quiet()
     if smiles is None:
         return "unreadable_row"
     if not smiles:
@@ -104,11 +101,11 @@ def convert(smiles: str | None, section: Mapping[str, Any]) -> Converted | str:
     largest = molecule
     if "." in smiles:
         fragments = Chem.GetMolFrags(molecule, asMols=True)
-        largest = _largest(list(fragments)) if len(fragments) > 1 else molecule
+        largest = largest_fragment(list(fragments)) if len(fragments) > 1 else molecule
     if section["fragments"] == "largest":
         molecule = largest
     if section["stereo"] == "strip" and _STEREO.search(smiles):
-        molecule = _without_stereo(molecule)
+        molecule = without_stereo(molecule)
     canonical = Chem.MolToSmiles(molecule, isomericSmiles=section["stereo"] == "keep")
     try:
         encoded = encode(canonical)
@@ -119,19 +116,8 @@ def convert(smiles: str | None, section: Mapping[str, Any]) -> Converted | str:
     if len(symbols(encoded)) > section["max_symbols"]:
         return "too_long"
     # where the text says no more than the constitution, it is the constitution
-    parent = _constitution(largest) if _MORE_THAN_CONSTITUTION.search(canonical) else canonical
+    parent = constitution_of_parent(largest) if says_more(canonical) else canonical
     return Converted(canonical, encoded, parent, scaffold(parent) if section["split_by"] == "scaffold" else None)
-
-
-def constitution(canonical: str) -> str:
-    """The constitution of the parent of a molecule that was kept, by its canonical SMILES: as `convert` states it."""
-    from rdkit import Chem
-
-    if not _MORE_THAN_CONSTITUTION.search(canonical):
-        return canonical
-    _quiet()
-    fragments = Chem.GetMolFrags(Chem.MolFromSmiles(canonical), asMols=True)
-    return _constitution(_largest(list(fragments)) if len(fragments) > 1 else fragments[0])
 
 
 def _beyond_limits(smiles: str) -> str | None:
@@ -148,44 +134,6 @@ def _beyond_limits(smiles: str) -> str | None:
             if depth > _MAX_DEPTH:
                 return "too_many_branches"
     return None
-
-
-def _without_stereo(molecule: Any) -> Any:
-    """A copy without stereo and isotopes, and without the hydrogen atoms that only stated one of them."""
-    from rdkit import Chem
-
-    bare = Chem.Mol(molecule)
-    Chem.RemoveStereochemistry(bare)
-    # a deuterium is an atom of the graph, and so is a hydrogen that stated the stereo of its bond
-    if any(atom.GetIsotope() or atom.GetAtomicNum() == 1 for atom in bare.GetAtoms()):
-        for atom in bare.GetAtoms():
-            atom.SetIsotope(0)
-        bare = Chem.RemoveHs(bare)
-    return bare
-
-
-def _constitution(fragment: Any) -> str:
-    from rdkit import Chem
-    from rdkit.Chem.MolStandardize.rdMolStandardize import Uncharger
-
-    parent = _without_stereo(fragment)
-    if any(atom.GetFormalCharge() for atom in parent.GetAtoms()):
-        # force: also where a charge that no proton can balance, a quaternary nitrogen's, stays behind
-        parent = Uncharger(force=True).uncharge(parent)
-    return str(Chem.MolToSmiles(parent, isomericSmiles=False))
-
-
-def _largest(fragments: list[Any]) -> Any:
-    from rdkit import Chem
-
-    return min(
-        fragments,
-        key=lambda part: (
-            -part.GetNumHeavyAtoms(),
-            -Chem.AddHs(part).GetNumAtoms(),
-            Chem.MolToSmiles(part, isomericSmiles=False),
-        ),
-    )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from chemscale.data import prepare_scaffolds
+from chemscale.data import scaffolds as scaffold_files
 from chemscale.data.manifest import AMOUNTS, read_manifest
 from chemscale.data.shards import stream
 from chemscale.data.subsets import (
@@ -70,7 +70,7 @@ def prepare(study_root: Path, folder: Path, name: str, draws: Sequence[tuple[int
         shutil.copyfile(folder / "manifest.json", temporary)
     computed = None
     if scaffolds:
-        record = prepare_scaffolds.read_record(folder)
+        record = scaffold_files.read_record(folder)
         listings = [entry["listing"] for entry in record["files"]]
         computed = {"listings": listings, "not_found": record["not_found"]}
     write_json(target / "passport.json", passport_of(name, manifest, target / "rows.parquet", draws, computed))
@@ -113,7 +113,7 @@ def passport_of(
 
 def _write_rows(path: Path, folder: Path, language: bool, scaffolds: bool) -> None:
     sized, extra = ("tokens", []) if language else ("species", ["frame"])
-    found = prepare_scaffolds.stream(folder) if scaffolds else itertools.repeat(None)
+    found = scaffold_files.stream(folder) if scaffolds else itertools.repeat(None)
     writer = None
     for table, texts in zip(stream(folder, ["row", "group", "split", sized, *extra]), found, strict=scaffolds):
         rows = table.select(["row", "group", "split"]).append_column(

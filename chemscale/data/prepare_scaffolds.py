@@ -7,7 +7,6 @@ marker that all of them are there.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from chemscale.data.constitution import constitution, scaffold
 from chemscale.data.manifest import read_manifest
 from chemscale.data.pool import ordered_map
 from chemscale.data.shards import ROW_GROUP
 from chemscale.data.subsets import listing_digest, scaffold_digest
-from chemscale.errors import DataError
-from chemscale.io import atomic_path, digest, read_json, sha256_file, write_json
+from chemscale.io import atomic_path, digest, sha256_file, write_json
 
 _SCHEMA = pa.schema(
     [
@@ -89,42 +88,9 @@ def _find(task: _Task) -> dict[str, Any]:
 
 def scaffold_of(smiles: str) -> str | None:
     """The scaffold of the parent of a molecule that was kept; None where RDKit finds none."""
-    from chemscale.data.molecules import constitution
-    from chemscale.data.scaffolds import scaffold
-
     try:
         return scaffold(constitution(smiles))
     except Exception:
         # whatever a library makes of one molecule is no reason to lose the others: it is counted, and told in the log
         logging.getLogger("chemscale.data").exception("no scaffold of %r", smiles)
         return None
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """The marker of a data folder's scaffolds.
-
-    Raises:
-        DataError: there is none, or it is one of other data.
-    """
-    path = folder / "scaffolds" / "scaffolds.json"
-    if not path.exists():
-        raise DataError(f"read the scaffolds in {folder}", f"no {path.name}", "run the data stage again")
-    record: dict[str, Any] = read_json(path)
-    if record["data_digest"] != read_manifest(folder)["digest"]:
-        raise DataError(f"read {path}", "scaffolds of other data", "run the data stage again")
-    return record
-
-
-def stream(folder: Path) -> Iterator[pa.Array]:
-    """The scaffolds of all rows, in the parts and the order of `chemscale.data.shards.stream`.
-
-    Raises:
-        DataError: a file is missing or changed, or they are scaffolds of other data.
-    """
-    for entry in read_record(folder)["files"]:
-        path = folder / entry["file"]
-        if not path.exists() or sha256_file(path) != entry["sha256"]:
-            raise DataError(f"read {path}", "no such file, or a changed one", "run the data stage again")
-        with pq.ParquetFile(path) as file:
-            for group in range(file.num_row_groups):
-                yield file.read_row_group(group)["scaffold"]

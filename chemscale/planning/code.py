@@ -12,9 +12,9 @@ from chemscale.provenance import code_digest
 _RUNS = ("data/pool", "data/runs", "data/subsets")
 _MOLECULES = (
     "catalogue",
+    "data/constitution",
     "data/downloads",
     "data/molecules",
-    "data/scaffolds",
     "data/selfies_encoder",
     "data/sources",
     "data/tokenizer",
@@ -22,7 +22,7 @@ _MOLECULES = (
 )
 _SHARDS = ("data/manifest", "data/shards", "data/subsets")
 _FRAMES = ("data/frames", "data/xtb", "units", *_RUNS)
-_PASSPORT = ("data/passport", "data/prepare_scaffolds", "data/tokenizer", *_SHARDS)
+_PASSPORT = ("data/passport", "data/scaffolds", "data/tokenizer", *_SHARDS)
 # what reads a source, for each kind of data section: the first stage of its data
 MAKERS: dict[str, tuple[str, ...]] = {
     "molecules": _MOLECULES,
@@ -45,7 +45,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "assemble": ("data/assemble", "data/elements", "data/tokenizer", *_RUNS, *_SHARDS),
     "arrays": ("data/arrays", "data/neighbours", "data/prepare_arrays", *_SHARDS),
     "subset": ("data/prepare_subsets", *_SHARDS),
-    "scaffolds": ("data/molecules", "data/pool", "data/prepare_scaffolds", "data/scaffolds", *_SHARDS),
+    "scaffolds": ("data/constitution", "data/pool", "data/prepare_scaffolds", *_SHARDS),
     "passport": _PASSPORT,
     "plan": ("cost", "planning/packs", "planning/plan", "units"),
     "gather": ("records",),

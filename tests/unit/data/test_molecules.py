@@ -12,7 +12,8 @@ import selfies
 from rdkit import Chem, RDLogger
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
-from chemscale.data import molecules, prepare_scaffolds
+from chemscale.data import molecules, prepare_scaffolds, scaffolds
+from chemscale.data.constitution import constitution
 from chemscale.data.runs import open_arrow, read_ledger
 from chemscale.errors import DataError
 from chemscale.io import read_json
@@ -289,7 +290,7 @@ def test_no_scaffold_straddles_splits(section, build, tmp_path, in_process):
 
 
 def _scaffolds(folder):
-    return pa.concat_arrays([part.combine_chunks() for part in prepare_scaffolds.stream(folder)]).to_pylist()
+    return pa.concat_arrays([part.combine_chunks() for part in scaffolds.stream(folder)]).to_pylist()
 
 
 def test_the_constitution_of_a_kept_molecule_is_that_of_its_row(section, tmp_path):
@@ -302,7 +303,7 @@ def test_the_constitution_of_a_kept_molecule_is_that_of_its_row(section, tmp_pat
     ]
     more = [found for found in made if found.constitution != found.smiles]
     assert len(more) > 20
-    assert [molecules.constitution(found.smiles) for found in made] == [found.constitution for found in made]
+    assert [constitution(found.smiles) for found in made] == [found.constitution for found in made]
 
 
 def test_scaffolds_are_not_computed_unless_asked_for(section, build, tmp_path, in_process, monkeypatch):
@@ -311,7 +312,7 @@ def test_scaffolds_are_not_computed_unless_asked_for(section, build, tmp_path, i
     build(told, tmp_path / "out")
     assert not (tmp_path / "out" / "scaffolds").exists()
     with pytest.raises(DataError, match=r"no scaffolds\.json"):
-        prepare_scaffolds.read_record(tmp_path / "out")
+        scaffolds.read_record(tmp_path / "out")
 
 
 def test_scaffolds_change_neither_the_data_nor_their_name(section):

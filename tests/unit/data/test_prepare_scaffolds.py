@@ -3,8 +3,9 @@
 import pyarrow.parquet as pq
 import pytest
 
-from chemscale.data import prepare_scaffolds, scaffolds, shards
-from chemscale.data.prepare_scaffolds import prepare, read_record, scaffold_of, stream
+from chemscale.data import prepare_scaffolds, shards
+from chemscale.data.prepare_scaffolds import prepare, scaffold_of
+from chemscale.data.scaffolds import read_record, stream
 from chemscale.data.subsets import listing_digest, scaffold_digest
 from chemscale.errors import DataError
 from chemscale.io import sha256_file
@@ -79,7 +80,7 @@ def test_a_molecule_without_an_answer_loses_no_other(folder, monkeypatch, in_pro
             raise RuntimeError("no ring information")
         return constitution
 
-    monkeypatch.setattr(scaffolds, "scaffold", fails)
+    monkeypatch.setattr(prepare_scaffolds, "scaffold", fails)
     prepare(folder, "code", 1)
     found = [text for part in stream(folder) for text in part.to_pylist()]
     assert [smiles for smiles, text in zip(SMILES, found, strict=True) if text is None] == ["CCO"] * 3
