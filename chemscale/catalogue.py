@@ -6,7 +6,9 @@ or `chemscale.data.structures` (frames).
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 from chemscale.families import LANGUAGE, POTENTIALS
 
@@ -47,6 +49,25 @@ class Published:
     rows: int | None = None
     energy_unit: str | None = None
     length_unit: str | None = None
+
+    @property
+    def file_name(self) -> str:
+        """The name of the original file, without folders."""
+        return Path(self.file).name
+
+    @property
+    def folder(self) -> str:
+        """The folder of a cache in which its files lie."""
+        return f"{self.name}-{self.version}"
+
+    @property
+    def command(self) -> str:
+        """The shell command that gets the file by hand."""
+        if self.distribution is not None:
+            return f"pip download --no-deps {self.distribution}"
+        if self.package is not None:
+            return f"pip install {self.package}=={self.version}"
+        return f"wget -O {shlex.quote(self.file_name)} {shlex.quote(self.urls[0])}"
 
 
 _PUBCHEM = "S. Kim et al., PubChem 2023 update, Nucleic Acids Research 51, D1373-D1380 (2023), doi:10.1093/nar/gkac956"

@@ -11,6 +11,7 @@ from chemscale.data.frames import frame_row, write_frames
 from chemscale.data.runs import ChunkUnits, Ledger, finish_chunk, run_path, work_folder
 from chemscale.data.structures import Rejected, Structure
 from chemscale.data.subsets import time_splits
+from chemscale.data.unit_check import UnitCheck
 
 UNIT_FRAMES = 10_000
 
@@ -50,13 +51,13 @@ def prepare(
     source = {**located["record"], "durations": durations}
     work = work_folder(folder, section, source, code)
     times = {molecule: time_splits(section, frames) for molecule, frames in durations.items()}
-    check = structures.UnitCheck()
+    check = UnitCheck()
     units = ChunkUnits(_watched(structures.read(located, section), check), UNIT_FRAMES, work, chunk)
     made = (_make(run_path(work, number), number * UNIT_FRAMES, frames, section, times) for number, frames in units)
     finish_chunk(marker, units, made, section["kind"], source, check.warnings)
 
 
-def _watched(frames: Iterator[Structure | Rejected], check: structures.UnitCheck) -> Iterator[Structure | Rejected]:
+def _watched(frames: Iterator[Structure | Rejected], check: UnitCheck) -> Iterator[Structure | Rejected]:
     """The frames, each of them shown to the check of units on its way."""
     for frame in frames:
         if isinstance(frame, Structure):

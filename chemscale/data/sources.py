@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from chemscale.catalogue import CATALOGUE, Published
-from chemscale.data.downloads import hashes, installed, is_html, members, obtain
+from chemscale.data.archives import members
+from chemscale.data.cache import file_stamp, hashes
+from chemscale.data.downloads import installed, is_html, obtain
 from chemscale.errors import DataError
 from chemscale.families import LANGUAGE, POTENTIALS
 from chemscale.io import sha256_file
@@ -111,12 +113,7 @@ def locate(section: Mapping[str, Any], cache: Path, downloads: Mapping[str, Any]
 
 def _stamped(located: dict[str, Any]) -> dict[str, Any]:
     """What was located, with the size and the time of change of its files."""
-    return located | {"stamps": [_stamp(Path(path)) for path in located["files"]]}
-
-
-def _stamp(path: Path) -> list[int]:
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns]
+    return located | {"stamps": [file_stamp(Path(path)) for path in located["files"]]}
 
 
 def check(located: Mapping[str, Any]) -> None:
@@ -127,7 +124,7 @@ def check(located: Mapping[str, Any]) -> None:
     """
     for name, stamp in zip(located["files"], located["stamps"], strict=True):
         path = Path(name)
-        if not path.is_file() or _stamp(path) != stamp:
+        if not path.is_file() or file_stamp(path) != stamp:
             found = "other content than when it was checked" if path.is_file() else "no file any more"
             raise DataError(f"read {path}", found, "delete source.json of the data set's folder, and run it again")
 

@@ -10,15 +10,14 @@ from chemscale.families import FAMILIES, LANGUAGE
 from chemscale.provenance import code_digest
 
 _RUNS = ("data/pool", "data/runs", "data/subsets")
+_SOURCES = ("catalogue", "data/archives", "data/cache", "data/downloads", "data/sources")
 _MOLECULES = (
-    "catalogue",
     "data/constitution",
-    "data/downloads",
     "data/molecules",
     "data/selfies_encoder",
-    "data/sources",
     "data/tokenizer",
     *_RUNS,
+    *_SOURCES,
 )
 _SHARDS = ("data/manifest", "data/shards", "data/subsets")
 _FRAMES = ("data/frames", "data/xtb", "units", *_RUNS)
@@ -27,20 +26,18 @@ _PASSPORT = ("data/passport", "data/scaffolds", "data/tokenizer", *_SHARDS)
 MAKERS: dict[str, tuple[str, ...]] = {
     "molecules": _MOLECULES,
     "conformers": (
-        "catalogue",
         "data/conformers",
-        "data/downloads",
         "data/simulation",
-        "data/sources",
         "data/starts",
         "data/trajectories",
         *_FRAMES,
+        *_SOURCES,
     ),
-    "structures": ("catalogue", "data/downloads", "data/ingest", "data/sources", "data/structures", *_FRAMES),
+    "structures": ("data/ingest", "data/structures", "data/unit_check", *_FRAMES, *_SOURCES),
 }
 MAKERS["trajectories"] = MAKERS["conformers"]
 STAGES: dict[str, tuple[str, ...]] = {
-    "source": ("catalogue", "data/downloads", "data/sources"),
+    "source": _SOURCES,
     **MAKERS,
     "assemble": ("data/assemble", "data/elements", "data/tokenizer", *_RUNS, *_SHARDS),
     "arrays": ("data/arrays", "data/neighbours", "data/prepare_arrays", *_SHARDS),

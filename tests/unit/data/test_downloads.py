@@ -22,8 +22,10 @@ from pathlib import Path
 import pytest
 
 from chemscale.catalogue import CATALOGUE, Member, Published
-from chemscale.data import downloads
-from chemscale.data.downloads import members, obtain
+from chemscale.data import archives, downloads
+from chemscale.data import cache as cache_files
+from chemscale.data.archives import members
+from chemscale.data.downloads import obtain
 from chemscale.errors import DataError
 
 CONTENT = bytes(range(256)) * 12_000  # three chunks of a download
@@ -149,7 +151,7 @@ def test_a_file_is_fetched_once_and_checked(entry, site, cache, capsys, monkeypa
     assert (found.path, found.sha256, found.size, found.md5) == (cache / "frames-2" / FILE, SHA256, len(CONTENT), None)
     assert found.path.read_bytes() == CONTENT
     no_connection(monkeypatch)
-    monkeypatch.setattr(downloads, "_digests", None)  # its hash is known
+    monkeypatch.setattr(cache_files, "digests", None)  # its hash is known
     assert obtain(entry, cache, offline=True) == obtain(entry, cache) == found
     assert len(site.requests) == 1
     assert {path.name for path in found.path.parent.iterdir()} == {FILE, f"{FILE}.lock", f"{FILE}.sha256.json"}
@@ -169,7 +171,7 @@ def test_an_explicit_file_or_folder_is_used_in_place(entry, site, cache, tmp_pat
         assert (found.path, found.sha256, found.size) == (expected, SHA256, len(CONTENT))
     assert [path.name for path in folder.iterdir()] == [FILE]
     assert not (cache / "frames-2").exists()
-    monkeypatch.setattr(downloads, "_digests", None)  # known by path, size and time of change
+    monkeypatch.setattr(cache_files, "digests", None)  # known by path, size and time of change
     assert obtain(entry, cache, path=folder).sha256 == SHA256
 
 
@@ -281,7 +283,7 @@ def test_a_wrong_file_is_named_with_both_hashes(entry, site, cache, tmp_path, mo
 )
 def test_a_file_that_is_wrong_at_first_sight_is_not_even_hashed(entry, cache, tmp_path, monkeypatch, content, found):
     (tmp_path / FILE).write_bytes(content)
-    monkeypatch.setattr(downloads, "_digests", None)
+    monkeypatch.setattr(cache_files, "digests", None)
     with pytest.raises(DataError, match=f"found {found}"):
         obtain(entry, cache, path=tmp_path)
 
@@ -315,7 +317,7 @@ def test_ones_own_file_may_change_and_is_hashed_again(cache, tmp_path, monkeypat
         found = downloads.hashes(own, cache, md5=True)
         assert (found.sha256, found.md5) == (hashlib.sha256(content).hexdigest(), hashlib.md5(content).hexdigest())
     assert len(list((cache / "verified").iterdir())) == 1
-    monkeypatch.setattr(downloads, "_digests", lambda path, md5: own.write_bytes(b"C" * 9) and {"sha256": ""})
+    monkeypatch.setattr(cache_files, "digests", lambda path, md5: own.write_bytes(b"C" * 9) and {"sha256": ""})
     own.write_bytes(b"CCCC")
     with pytest.raises(DataError, match="a file that changes meanwhile"):
         downloads.hashes(own, cache)
@@ -330,7 +332,7 @@ def test_a_cache_that_cannot_be_written_still_serves_what_it_holds(entry, site, 
     def refuse(*values):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(downloads, "write_json", refuse)
+    monkeypatch.setattr(cache_files, "write_json", refuse)
     assert obtain(entry, cache).sha256 == SHA256
     file = tmp_path / "file"
     file.touch()
@@ -507,7 +509,7 @@ def test_a_disk_that_is_too_small_is_told_before_it_is_full(entry, site, cache, 
 
 
 def test_a_disk_that_fills_up_leaves_no_file(entry, site, cache, monkeypatch):
-    monkeypatch.setattr(downloads, "_opened", lambda path, mode: open("/dev/full", mode))  # noqa: SIM115
+    monkeypatch.setattr(downloads, "opened", lambda path, mode: open("/dev/full", mode))  # noqa: SIM115
     with pytest.raises(DataError, match=r"frames\.bin\.part, which takes 3,072,000 more bytes .*No space left"):
         obtain(entry, cache)
     assert not (cache / "frames-2" / FILE).exists()
@@ -587,7 +589,7 @@ def test_waiting_for_another_process_is_told(entry, cache, caplog):
     caplog.set_level(logging.INFO, "chemscale.data")
     path = cache / "frames-2" / FILE
     found = []
-    with downloads._locked(path):
+    with cache_files.locked(path):
         waiting = threading.Thread(target=lambda: found.append(obtain(entry, cache, mirror=None)))
         waiting.start()
         deadline = time.monotonic() + 30
@@ -602,7 +604,7 @@ def test_a_disk_without_locks_is_told(entry, cache, monkeypatch):
     def refuse(*values):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
-    monkeypatch.setattr(downloads.fcntl, "flock", refuse)
+    monkeypatch.setattr(cache_files.fcntl, "flock", refuse)
     with pytest.raises(DataError, match=r"lock .*frames\.bin\.lock: found Function not implemented; name a cache on"):
         obtain(entry, cache)
 
@@ -711,7 +713,7 @@ def test_members_are_taken_out_once_in_one_pass(tmp_path, cache, monkeypatch, na
     assert [path.read_bytes() for path in paths] == [b"2", FILES["a/one.npz"]]
     assert {path.name for path in tmp_path.iterdir()} == {name, "cache"}
     assert not (tmp_path.parent / "outside.npz").exists()
-    monkeypatch.setattr(downloads, "_take_out", None)
+    monkeypatch.setattr(archives, "_take_out", None)
     assert members(found, entry, cache) == paths
 
 

@@ -23,7 +23,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_masses
 
 from chemscale.data import conformers, xtb
-from chemscale.data.structures import Rejected, Structure, UnitCheck, counts, read
+from chemscale.data.structures import Rejected, Structure, counts, read
+from chemscale.data.unit_check import UnitCheck
 from chemscale.errors import DataError, InputError
 
 h5py = pytest.importorskip("h5py")
