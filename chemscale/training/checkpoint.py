@@ -11,7 +11,7 @@ import fcntl
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,22 +65,28 @@ class Checkpoint:
 
     # --- running state ------------------------------------------------------------------------------------------------
 
-    def save(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Write the state after `step` steps, then drop the older ones."""
+    def save(self, step: int, parts: Iterable[dict[str, Tensor]], state: dict[str, Any]) -> None:
+        """Write the state after `step` steps, a file for each part of its tensors, then drop the older ones."""
         from safetensors.torch import save_file
 
         folder = self.folder / f"step-{step:09d}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        with atomic_path(folder / "state.safetensors") as temporary:
-            save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
-        write_json(folder / "state.json", {"identity": self.identity, "step": step, **state})
+        count = 0
+        for part in parts:
+            with atomic_path(folder / _part(count)) as temporary:
+                save_file({name: value.contiguous() for name, value in part.items()}, temporary)
+            count += 1
+        write_json(folder / "state.json", {"identity": self.identity, "step": step, "parts": count, **state})
         _mark(folder, self.identity)
         for older in sorted(self.folder.glob("step-*"))[:-2]:
             shutil.rmtree(older)
 
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The newest whole state of this identity, or None; damaged state is passed over with a line in the log."""
+    def load(self) -> tuple[Iterator[dict[str, Tensor]], dict[str, Any]] | None:
+        """The newest whole state of this identity, or None; damaged state is passed over with a line in the log.
+
+        The parts of its tensors are read one at a time.
+        """
         from safetensors.torch import load_file
 
         for folder in sorted(self.folder.glob("step-*"), reverse=True):
@@ -90,7 +96,8 @@ class Checkpoint:
                 continue
             if not self._same(marker["identity"]):
                 return None
-            return load_file(folder / "state.safetensors"), read_json(folder / "state.json")
+            state = read_json(folder / "state.json")
+            return (load_file(folder / _part(number)) for number in range(state["parts"])), state
         return None
 
     def drop_states(self) -> None:
@@ -148,6 +155,10 @@ class Checkpoint:
         for name in names:
             with atomic_path(target / name) as temporary:
                 shutil.copyfile(self.finished_folder / name, temporary)
+
+
+def _part(number: int) -> str:
+    return f"state-{number:05d}.safetensors"
 
 
 def record_failure(folder: Path, error: Exception) -> None:

@@ -8,33 +8,46 @@ number of operations is the cost.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 _EPSILON = 1e-8
+# elements of the parameters that one part of the state holds, about: what a writer keeps in memory at a time
+_PART = 2**26
 
 
 class Engine(Protocol):
-    """What `training/lm.py` and `training/potential.py` rely on."""
+    """What `training/lm.py` and `training/potential.py` rely on.
 
-    def step(self, loss: Tensor, rate: float) -> float:
-        """Differentiate `loss`, clip, update at this learning rate; returns the gradient's norm before clipping."""
+    A step is any number of `backward`, whose gradients add up, and one `update`. What `weights` gives belongs to the
+    engine that gave it, which alone can tell what is in it.
+    """
 
-    def evaluated(self, weights: Tensor | None = None) -> Iterator[None]:
-        """A context in which the module holds the averaged weights, or `weights`."""
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of a share of the step's loss."""
 
-    def weights(self) -> Tensor:
-        """A copy of the weights that are evaluated, as one flat tensor."""
+    def update(self, rate: float) -> float:
+        """Clip the gradient, update at this learning rate; returns the gradient's norm before clipping."""
 
-    def state(self) -> dict[str, Tensor]:
-        """Everything that a continuation needs, by name."""
+    def evaluated(self, weights: Any = None) -> AbstractContextManager[None]:
+        """A context in which the module holds the averaged weights, or what `weights` gave earlier."""
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Continue from a `state()`; bit for bit."""
+    def weights(self) -> Any:
+        """A copy of the weights that are evaluated."""
+
+    def state(self, best: Any = None) -> Iterator[dict[str, Tensor]]:
+        """Everything that a continuation needs, and the weights `best`, in parts: KIND/PARAMETER to fp32 tensors.
+
+        The kinds are weights, moment, square and, where there are any, average and best. Names and shapes are those of
+        the module: they tell nothing of the engine, and any other one can go on from them.
+        """
+
+    def load_state(self, parts: Iterable[Mapping[str, Tensor]], steps: int) -> Any:
+        """Continue from a `state()` after so many steps, bit for bit; returns the best weights, None without."""
 
 
 class TorchEngine:
@@ -54,39 +67,44 @@ class TorchEngine:
         gradient_clip: float,
         average: float,
     ) -> None:
-        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
         # matrices first, so that decay is one slice of the flat buffer
-        ordered = sorted(parameters, key=lambda parameter: parameter.ndim < 2)
-        self._flat = torch.cat([parameter.detach().reshape(-1) for parameter in ordered])
+        named.sort(key=lambda entry: entry[1].ndim < 2)
+        self._flat = torch.cat([parameter.detach().reshape(-1) for _, parameter in named])
         self._gradient = torch.zeros_like(self._flat)
+        self._places: dict[str, tuple[int, int, torch.Size]] = {}
         start = 0
-        for parameter in ordered:
+        for name, parameter in named:
             end = start + parameter.numel()
             parameter.data = self._flat[start:end].view_as(parameter)
             parameter.grad = self._gradient[start:end].view_as(parameter)
+            self._places[name] = (start, end, parameter.shape)
             start = end
-        matrices = sum(parameter.numel() for parameter in ordered if parameter.ndim >= 2)
+        matrices = sum(parameter.numel() for _, parameter in named if parameter.ndim >= 2)
         self._decayed, self._weight_decay = self._flat[:matrices], weight_decay
         self._moment, self._square = torch.zeros_like(self._flat), torch.zeros_like(self._flat)
         self._beta1, self._beta2, self._clip, self._average_decay = beta1, beta2, gradient_clip, average
         self._average = self._flat.clone() if average else None
         self._steps = 0
 
-    def step(self, loss: Tensor, rate: float) -> float:
-        """Differentiate `loss`, clip, update at this learning rate; returns the gradient's norm before clipping."""
-        self._gradient.zero_()
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of a share of the step's loss."""
         loss.backward()  # type: ignore[no-untyped-call]
+
+    def update(self, rate: float) -> float:
+        """Clip the gradient, update at this learning rate; returns the gradient's norm before clipping."""
         norm = float(torch.linalg.vector_norm(self._gradient))
         if norm > self._clip:
             self._gradient.mul_(self._clip / norm)
         self._steps += 1
-        self._update(rate)
+        self._step_of_adamw(rate)
+        self._gradient.zero_()
         if self._average is not None:
             decay = min(self._average_decay, (1 + self._steps) / (10 + self._steps))
             self._average.lerp_(self._flat, 1 - decay)
         return norm
 
-    def _update(self, rate: float) -> None:
+    def _step_of_adamw(self, rate: float) -> None:
         """One step of AdamW; torch's own optimiser class would import its compiler, at 1.5 s a process."""
         self._decayed.mul_(1 - rate * self._weight_decay)
         self._moment.lerp_(self._gradient, 1 - self._beta1)
@@ -97,7 +115,7 @@ class TorchEngine:
 
     @contextmanager
     def evaluated(self, weights: Tensor | None = None) -> Iterator[None]:
-        """A context in which the module holds the averaged weights, or `weights`."""
+        """A context in which the module holds the averaged weights, or what `weights` gave earlier."""
         held = self._flat.clone()
         self._flat.copy_(self.weights() if weights is None else weights)
         try:
@@ -109,21 +127,36 @@ class TorchEngine:
         """A copy of the weights that are evaluated, as one flat tensor."""
         return (self._flat if self._average is None else self._average).clone()
 
-    def state(self) -> dict[str, Tensor]:
-        """Everything that a continuation needs, by name."""
-        state = {
-            "weights": self._flat,
-            "moment": self._moment,
-            "square": self._square,
-            "steps": torch.tensor(self._steps),
-        }
-        return state if self._average is None else state | {"average": self._average}
+    def _kinds(self, best: Tensor | None) -> dict[str, Tensor]:
+        kinds = {"weights": self._flat, "moment": self._moment, "square": self._square}
+        kinds |= {} if self._average is None else {"average": self._average}
+        return kinds if best is None else kinds | {"best": best}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Continue from a `state()`; bit for bit."""
-        self._flat.copy_(state["weights"])
-        self._moment.copy_(state["moment"])
-        self._square.copy_(state["square"])
-        self._steps = int(state["steps"])
-        if self._average is not None:
-            self._average.copy_(state["average"])
+    def state(self, best: Tensor | None = None) -> Iterator[dict[str, Tensor]]:
+        """Everything that a continuation needs, and the weights `best`, in parts: see `Engine`."""
+        kinds = self._kinds(best)
+        part: dict[str, Tensor] = {}
+        held = 0
+        for name, (start, end, shape) in self._places.items():
+            if part and held + end - start > _PART:
+                yield part
+                part, held = {}, 0
+            part |= {f"{kind}/{name}": flat[start:end].view(shape) for kind, flat in kinds.items()}
+            held += end - start
+        yield part
+
+    def load_state(self, parts: Iterable[Mapping[str, Tensor]], steps: int) -> Tensor | None:
+        """Continue from a `state()` after so many steps, bit for bit; returns the best weights, None without."""
+        best = torch.zeros_like(self._flat)
+        kinds = self._kinds(best)
+        missing = {f"{kind}/{name}" for kind in kinds for name in self._places}
+        for part in parts:
+            for key, value in part.items():
+                kind, _, name = key.partition("/")
+                start, end, shape = self._places[name]
+                kinds[kind][start:end].view(shape).copy_(value)
+                missing.discard(key)
+        without_best = {f"best/{name}" for name in self._places}
+        assert not missing or missing == without_best, f"a whole state lacks {sorted(missing)[:3]}"
+        self._steps = steps
+        return None if missing else best

@@ -24,7 +24,7 @@ from chemscale.training.checkpoint import Checkpoint
 from chemscale.training.metrics import Curve, provenance, timestamp, whole_lines, write_clusters
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from chemscale.training.engine import Engine
 
 
 class Datasets:
@@ -126,7 +126,7 @@ class Job:
 
     # --- continuing and stopping --------------------------------------------------------------------------------------
 
-    def resume(self, engine: Any) -> tuple[Progress, Tensor | None, Curve]:
+    def resume(self, engine: Engine) -> tuple[Progress, Any, Curve]:
         """The progress, the best weights and the curve to go on with; a fresh start where no state fits."""
         loaded = self.checkpoint.load()
         if loaded is not None and not whole_lines(self.checkpoint.curve, loaded[1]["step"]):
@@ -135,13 +135,12 @@ class Job:
         if loaded is None:
             self.checkpoint.drop_states()
             return Progress(), None, Curve(self.checkpoint.curve, 0)
-        tensors, state = loaded
-        best = tensors.pop("best", None)
-        engine.load_state(tensors)
+        parts, state = loaded
+        best = engine.load_state(parts, state["step"])
         self.log.info("%s: continues after step %d", self.cell.path, state["step"])
         return Progress(**state["progress"]), best, Curve(self.checkpoint.curve, state["step"])
 
-    def after_step(self, engine: Any, progress: Progress, best: Tensor | None, curve: Curve) -> None:
+    def after_step(self, engine: Engine, progress: Progress, best: Any, curve: Curve) -> None:
         """Checkpoint when it is time or when a signal asks to stop; then `Stopped` ends the run."""
         stop = self._should_stop()
         now = time.monotonic()
@@ -150,10 +149,9 @@ class Job:
         curve.flush()
         progress.wall_s += now - self._begun
         self._begun = self._saved = now
-        tensors = engine.state() | ({} if best is None else {"best": best})
         # an infinite best loss is no JSON: before the first validation it is left to the default
         kept = {name: value for name, value in vars(progress).items() if value != float("inf")}
-        self.checkpoint.save(progress.step, tensors, {"progress": kept})
+        self.checkpoint.save(progress.step, engine.state(best), {"progress": kept})
         if stop:
             curve.close()
             raise Stopped(f"{self.cell.path}: stopped after step {progress.step}, checkpoint written")

@@ -73,7 +73,8 @@ def train(job: Job, attempts: int) -> None:
         tokens = _padded(data, index)
         num_predicted = int(predicted[chosen].sum())
         loss = _loss_per_token(model, tokens).sum() / num_predicted
-        norm = engine.step(loss, rate)
+        engine.backward(loss)
+        norm = engine.update(rate)
         progress.step += 1
         progress.samples_seen += len(index)
         progress.seen += num_predicted

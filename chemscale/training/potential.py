@@ -79,7 +79,8 @@ def train(job: Job, attempts: int) -> None:
         force_error = (forces - batch.forces).square().sum(1).add(1e-12).sqrt().mean()
         energy_error = ((energies - batch.energies).abs() / batch.atoms).mean()
         loss = settings["force_weight"] * force_error + settings["energy_weight"] * energy_error
-        norm = engine.step(loss, rate)
+        engine.backward(loss)
+        norm = engine.update(rate)
         progress.step += 1
         progress.samples_seen += len(chosen)
         progress.seen += len(chosen)

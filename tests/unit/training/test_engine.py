@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from chemscale.training import engine as engine_module
 from chemscale.training.engine import TorchEngine
 
 
@@ -17,6 +18,11 @@ def _module():
 def _loss(module, step):
     inputs = torch.randn(8, 5, generator=torch.Generator().manual_seed(step))
     return module(inputs).square().mean()
+
+
+def _step(engine, loss, rate):
+    engine.backward(loss)
+    return engine.update(rate)
 
 
 def _engine(module, average=0.9):
@@ -35,7 +41,7 @@ def test_equals_torch_adamw_with_clipping_and_decay_on_matrices():
         betas=(0.9, 0.99),
     )
     for step in range(20):
-        norm = engine.step(_loss(ours, step), 0.01)
+        norm = _step(engine, _loss(ours, step), 0.01)
         optimizer.zero_grad()
         _loss(theirs, step).backward()
         assert norm == pytest.approx(float(nn.utils.clip_grad_norm_(theirs.parameters(), 0.05)), rel=1e-5)
@@ -44,29 +50,58 @@ def test_equals_torch_adamw_with_clipping_and_decay_on_matrices():
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_continues_bit_for_bit():
+def test_continues_bit_for_bit(monkeypatch):
     whole, parted = _module(), _module()
     engine = _engine(whole)
     for step in range(10):
-        engine.step(_loss(whole, step), 0.01)
+        _step(engine, _loss(whole, step), 0.01)
     first = _engine(parted)
     for step in range(4):
-        first.step(_loss(parted, step), 0.01)
-    state = copy.deepcopy(first.state())
+        _step(first, _loss(parted, step), 0.01)
+    monkeypatch.setattr(engine_module, "_PART", 21)  # a matrix a part
+    best = first.weights()
+    state = copy.deepcopy([*first.state(best)])
+    assert len(state) == 3
     resumed = _module()
     second = _engine(resumed)
-    second.load_state(state)
+    assert torch.equal(second.load_state(state, 4), best)
     for step in range(4, 10):
-        second.step(_loss(resumed, step), 0.01)
-    for name, value in engine.state().items():
-        assert torch.equal(value, second.state()[name]), name
+        _step(second, _loss(resumed, step), 0.01)
+    for ours, theirs in zip(engine.state(), second.state(), strict=True):
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_the_state_is_told_by_the_names_of_the_module():
+    module = _module()
+    engine = _engine(module, average=0.0)
+    _step(engine, _loss(module, 0), 0.01)
+    (part,) = engine.state()
+    assert part.keys() == {
+        f"{kind}/{n}" for kind in ("weights", "moment", "square") for n, _ in module.named_parameters()
+    }
+    assert all(torch.equal(part[f"weights/{name}"], value) for name, value in module.named_parameters())
+    other = _engine(_module(), average=0.0)
+    assert other.load_state([part], 1) is None
+
+
+def test_gradients_of_a_steps_shares_add_up():
+    whole, parted = _module(), _module()
+    one, other = _engine(whole), _engine(parted)
+    for step in range(5):
+        norm = _step(one, _loss(whole, step) + _loss(whole, step + 100), 0.01)
+        other.backward(_loss(parted, step))
+        other.backward(_loss(parted, step + 100))
+        assert other.update(0.01) == pytest.approx(norm, rel=1e-5)
+    for a, b in zip(whole.parameters(), parted.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_evaluates_averaged_weights_and_puts_the_running_ones_back():
     module = _module()
     engine = _engine(module)
     for step in range(5):
-        engine.step(_loss(module, step), 0.1)
+        _step(engine, _loss(module, step), 0.1)
     running = [parameter.clone() for parameter in module.parameters()]
     with engine.evaluated():
         assert not torch.equal(running[0], module[0].weight)
