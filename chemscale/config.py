@@ -289,6 +289,13 @@ class PotentialTraining(Training):
     force_weight: Annotated[float, Field(ge=0)] = 1.0
 
 
+class LanguageEngine(Section):
+    """How a step's work is spread; it decides last bits alone."""
+
+    ranks: Positive = 1  # processes that train a cell together, each with its share of a batch
+    micro_tokens: Positive | None = None  # computed tokens that a rank takes at a time; unset, its whole share
+
+
 class Block(Section):
     """A block of the grid: every combination of its sizes, subsets and seeds."""
 
@@ -325,7 +332,10 @@ def _size_model(family: Family) -> type[Section]:
 def _family_model(family: Family) -> type[FamilySection]:
     training = LanguageTraining if family.domain == LANGUAGE else PotentialTraining
     sizes: Any = Annotated[dict[Name, _size_model(family)], Field(min_length=1)]  # type: ignore[misc]
-    return create_model(f"{family.name}_section", __base__=FamilySection, training=(training, ...), sizes=(sizes, ...))
+    parts: dict[str, Any] = {"training": (training, ...), "sizes": (sizes, ...)}
+    if family.domain == LANGUAGE:
+        parts["engine"] = (LanguageEngine, LanguageEngine())
+    return create_model(f"{family.name}_section", __base__=FamilySection, **parts)
 
 
 Families: type[Section] = create_model(

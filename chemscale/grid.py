@@ -5,12 +5,15 @@ Imports nothing but the standard library at the top: a compute node that trains 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from chemscale.errors import RecordError
 from chemscale.io import digest
+
+# one process that takes a step's batch as a whole
+ALONE = {"ranks": 1, "micro_tokens": None}
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,8 @@ class Cell:
     """One training run: (family, size, num_samples, seed), and everything that decides its bits.
 
     `protocol` is what is held while the data change, `training` the resolved optimiser settings (the learning rate is a
-    number here), `data` the name and key of the training data and the keys of further evaluation sets.
+    number here), `data` the name and key of the training data and the keys of further evaluation sets. `engine` is how
+    the work is spread: it decides last bits alone, and a run that was begun by one engine another one may end.
     """
 
     study: str
@@ -33,6 +37,7 @@ class Cell:
     training: dict[str, Any]
     data: dict[str, Any]
     threads: int
+    engine: dict[str, Any] = field(default_factory=lambda: dict(ALONE))
 
     @property
     def path(self) -> str:
@@ -42,8 +47,8 @@ class Cell:
 
     @property
     def digest(self) -> str:
-        """The digest of everything but the study's name: two cells of equal digest have equal bits."""
-        return digest({key: value for key, value in asdict(self).items() if key != "study"})
+        """The digest of all but the study's name and the engine: cells of equal digest and engine have equal bits."""
+        return digest({key: value for key, value in asdict(self).items() if key not in ("study", "engine")})
 
     def folder(self, root: Path) -> Path:
         """The cell's folder, below the study's results folder `root`."""
@@ -56,7 +61,7 @@ class Cell:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Cell:
         """A cell from its JSON form; `RecordError` where fields are missing or unknown."""
-        known = {field.name for field in fields(cls)}
+        known = {known.name for known in fields(cls)}
         if set(values) != known:
             raise RecordError(
                 "read a cell's spec",

@@ -23,7 +23,7 @@ from chemscale.config import (
 )
 from chemscale.errors import ConfigError
 from chemscale.families import FAMILIES, LANGUAGE
-from chemscale.grid import Cell
+from chemscale.grid import ALONE, Cell
 from chemscale.io import digest, write_json
 
 STUDY_SCHEMA_VERSION = 1
@@ -226,6 +226,7 @@ def _cells(
     rows = _stated_rows(study.config, section.data)
     sizes = section.sizes  # type: ignore[attr-defined]
     training = section.training  # type: ignore[attr-defined]
+    engine = section.engine.model_dump(mode="json") if family.domain == LANGUAGE else dict(ALONE)  # type: ignore[attr-defined]
     cells: dict[str, Cell] = {}
     for index, block in enumerate(blocks):
         for position, size in enumerate(block.sizes):
@@ -269,6 +270,7 @@ def _cells(
                             "evaluations": {data: study.data_key(data) for data in section.evaluations},
                         },
                         threads=study.config.threads,
+                        engine=engine,
                     )
                     if cell.path in cells:
                         raise ConfigError(

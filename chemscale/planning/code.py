@@ -63,6 +63,7 @@ _TRAINING = (
     "training/engine",
     "training/job",
     "training/metrics",
+    "training/ranks",
     "training/run",
     "training/sampler",
     "training/schedule",

@@ -16,12 +16,14 @@ SYMBOLS_PER_MOLECULE = 28  # the mean of the chemicals table
 def packs(cells: Iterable[Cell], seconds: float = PACK_SECONDS) -> dict[str, list[Cell]]:
     """The cells in packs of one family each, balanced by estimated cost: {"painn-0": [cells], ...}.
 
-    Every cell is in exactly one pack. The answer depends on the cells alone, not on their order. A pack takes about
-    `seconds` at most, or is a single cell that takes longer; within a pack the dearest cells come first.
+    Every cell that one process trains is in exactly one pack. The answer depends on the cells alone, not on their
+    order. A pack takes about `seconds` at most, or is a single cell that takes longer; within a pack the dearest cells
+    come first.
     """
     families: dict[str, list[Cell]] = {}
     for cell in cells:
-        families.setdefault(cell.family, []).append(cell)
+        if cell.engine["ranks"] == 1:
+            families.setdefault(cell.family, []).append(cell)
     found: dict[str, list[Cell]] = {}
     for family, members in sorted(families.items()):
         members.sort(key=lambda cell: (-estimated_seconds(cell), cell.path))

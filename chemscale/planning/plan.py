@@ -75,7 +75,7 @@ def plan_cell(cell: Cell) -> dict[str, Any]:
         "flops_full": flops,
         "peak_memory_bytes": peak_bytes(cell.family, cell.knobs, vocabulary, batch),
         "engine": "torch",
-        "ranks": 1,
+        "ranks": cell.engine["ranks"],
         "wall_s": seconds,
         "device_hours": seconds / 3600,
         "energy_kwh": None,

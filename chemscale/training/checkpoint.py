@@ -69,7 +69,7 @@ class Checkpoint:
         """Write the state after `step` steps, a file for each part of its tensors, then drop the older ones."""
         from safetensors.torch import save_file
 
-        folder = self.folder / f"step-{step:09d}"
+        folder = self._folder(step)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         count = 0
@@ -82,23 +82,26 @@ class Checkpoint:
         for older in sorted(self.folder.glob("step-*"))[:-2]:
             shutil.rmtree(older)
 
-    def load(self) -> tuple[Iterator[dict[str, Tensor]], dict[str, Any]] | None:
-        """The newest whole state of this identity, or None; damaged state is passed over with a line in the log.
-
-        The parts of its tensors are read one at a time.
-        """
-        from safetensors.torch import load_file
-
+    def newest(self) -> int | None:
+        """The step of the newest whole state of this identity; damaged state is passed over with a line in the log."""
         for folder in sorted(self.folder.glob("step-*"), reverse=True):
             marker = _verified(folder)
             if marker is None:
                 self.log.warning("%s is not whole: passed over", folder)
                 continue
-            if not self._same(marker["identity"]):
-                return None
-            state = read_json(folder / "state.json")
-            return (load_file(folder / _part(number)) for number in range(state["parts"])), state
+            return int(folder.name.removeprefix("step-")) if self._same(marker["identity"]) else None
         return None
+
+    def load(self, step: int) -> tuple[Iterator[dict[str, Tensor]], dict[str, Any]]:
+        """The state after `step` steps, one that `newest` named; the parts of its tensors are read one at a time."""
+        from safetensors.torch import load_file
+
+        folder = self._folder(step)
+        state = read_json(folder / "state.json")
+        return (load_file(folder / _part(number)) for number in range(state["parts"])), state
+
+    def _folder(self, step: int) -> Path:
+        return self.folder / f"step-{step:09d}"
 
     def drop_states(self) -> None:
         """Delete the running states: a finished cell keeps its weights alone."""
@@ -162,7 +165,12 @@ def _part(number: int) -> str:
 
 
 def record_failure(folder: Path, error: Exception) -> None:
-    """Leave the reason of a failure in a cell's `checkpoint/` folder, for `chemscale status` and the report."""
+    """Leave the reason of a failure in a cell's `checkpoint/` folder, for `chemscale status` and the report.
+
+    Of several ranks that fail the first one knows the reason, the others only that it is gone.
+    """
+    if (folder / "failure.json").exists():
+        return
     try:
         attempts = int(read_json(folder / "attempts.json")["attempts"])
     except (RecordError, KeyError, TypeError, ValueError):

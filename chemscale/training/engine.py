@@ -1,6 +1,6 @@
 """The engine: what a train loop asks of the machinery that holds weights, gradients and the optimiser's state.
 
-One body so far: plain torch in one process. All weights live in one flat buffer, so that clipping, AdamW and the
+One body so far: plain torch, each rank with all weights. They live in one flat buffer, so that clipping, AdamW and the
 running average are a handful of operations whatever the number of layers: for cells of a few thousand parameters the
 number of operations is the cost.
 """
@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from chemscale.training.ranks import Ranks
 
 _EPSILON = 1e-8
 # elements of the parameters that one part of the state holds, about: what a writer keeps in memory at a time
@@ -31,7 +33,7 @@ class Engine(Protocol):
         """Add the gradient of a share of the step's loss."""
 
     def update(self, rate: float) -> float:
-        """Clip the gradient, update at this learning rate; returns the gradient's norm before clipping."""
+        """Add up the gradients of all ranks, clip, update at this learning rate; returns the norm before clipping."""
 
     def evaluated(self, weights: Any = None) -> AbstractContextManager[None]:
         """A context in which the module holds the averaged weights, or what `weights` gave earlier."""
@@ -51,7 +53,7 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """AdamW (Loshchilov & Hutter 2019) with clipped gradients and averaged weights, in one process.
+    """AdamW (Loshchilov & Hutter 2019) with clipped gradients and averaged weights; ranks add up their gradients.
 
     Weight decay acts on matrices only. `average` is the decay per step of the running average of the weights, bias
     corrected by its own ramp min(average, (1 + t) / (10 + t)); 0 turns it off.
@@ -66,7 +68,9 @@ class TorchEngine:
         beta2: float,
         gradient_clip: float,
         average: float,
+        ranks: Ranks | None = None,
     ) -> None:
+        self._ranks = ranks or Ranks()
         named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
         # matrices first, so that decay is one slice of the flat buffer
         named.sort(key=lambda entry: entry[1].ndim < 2)
@@ -93,6 +97,7 @@ class TorchEngine:
 
     def update(self, rate: float) -> float:
         """Clip the gradient, update at this learning rate; returns the gradient's norm before clipping."""
+        self._ranks.add_up(self._gradient)
         norm = float(torch.linalg.vector_norm(self._gradient))
         if norm > self._clip:
             self._gradient.mul_(self._clip / norm)

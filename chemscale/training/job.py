@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from chemscale.training.metrics import Curve, provenance, timestamp, whole_lines
 
 if TYPE_CHECKING:
     from chemscale.training.engine import Engine
+    from chemscale.training.ranks import Ranks
 
 
 class Datasets:
@@ -92,9 +94,10 @@ class Job:
         code: str,
         log: logging.Logger,
         should_stop: Callable[[], bool],
+        ranks: Ranks,
         checkpoint_seconds: float = 60.0,
     ) -> None:
-        self.cell, self.datasets, self.code, self.log = cell, datasets, code, log
+        self.cell, self.datasets, self.code, self.log, self.ranks = cell, datasets, code, log, ranks
         self.folder = cell.folder(root)
         self.data_digest: str = datasets.manifest(cell.data["key"])["digest"]
         evaluations = {name: datasets.manifest(key)["digest"] for name, key in cell.data["evaluations"].items()}
@@ -128,31 +131,46 @@ class Job:
 
     def resume(self, engine: Engine) -> tuple[Progress, Any, Curve]:
         """The progress, the best weights and the curve to go on with; a fresh start where no state fits."""
-        loaded = self.checkpoint.load()
-        if loaded is not None and not whole_lines(self.checkpoint.curve, loaded[1]["step"]):
+        step = self.ranks.told_by_first(self._step_to_continue() if self.ranks.writes else 0)
+        curve = Curve(self.checkpoint.curve if self.ranks.writes else None, step)
+        if step == 0:
+            return Progress(), None, curve
+        parts, state = self.checkpoint.load(step)
+        best = engine.load_state(parts, step)
+        self.log.info("%s: continues after step %d", self.cell.path, step)
+        return Progress(**state["progress"]), best, curve
+
+    def _step_to_continue(self) -> int:
+        """The step of the state to go on from; 0, and no state left, where there is none."""
+        step = self.checkpoint.newest()
+        if step is not None and not whole_lines(self.checkpoint.curve, step):
             self.log.warning("%s: the curve lacks steps before the checkpoint: training starts anew", self.cell.path)
-            loaded = None
-        if loaded is None:
+            step = None
+        if step is None:
             self.checkpoint.drop_states()
-            return Progress(), None, Curve(self.checkpoint.curve, 0)
-        parts, state = loaded
-        best = engine.load_state(parts, state["step"])
-        self.log.info("%s: continues after step %d", self.cell.path, state["step"])
-        return Progress(**state["progress"]), best, Curve(self.checkpoint.curve, state["step"])
+        return step or 0
 
     def after_step(self, engine: Engine, progress: Progress, best: Any, curve: Curve) -> None:
         """Checkpoint when it is time or when a signal asks to stop; then `Stopped` ends the run."""
-        stop = self._should_stop()
         now = time.monotonic()
-        if not stop and now - self._saved < self._checkpoint_seconds:
+        # any rank may have got the signal; one clock decides
+        due = self.ranks.writes and now - self._saved >= self._checkpoint_seconds
+        stop, save = (value > 0 for value in self.ranks.totals([self._should_stop(), due]))
+        if not stop and not save:
             return
-        curve.flush()
         progress.wall_s += now - self._begun
         self._begun = self._saved = now
         # an infinite best loss is no JSON: before the first validation it is left to the default
         kept = {name: value for name, value in vars(progress).items() if value != float("inf")}
-        self.checkpoint.save(progress.step, engine.state(best), {"progress": kept})
+        parts = engine.state(best)
+        if self.ranks.writes:
+            curve.flush()
+            self.checkpoint.save(progress.step, parts, {"progress": kept})
+        else:
+            # an engine that keeps a share of the state on each rank needs all of them to tell it
+            deque(parts, maxlen=0)
         if stop:
+            self.ranks.told_by_first(0)  # nobody ends before the state is written
             curve.close()
             raise Stopped(f"{self.cell.path}: stopped after step {progress.step}, checkpoint written")
 
@@ -169,7 +187,9 @@ class Job:
         clusters: tuple[list[str], NDArray[np.float64], NDArray[np.int64]],
         attempts: int,
     ) -> None:
-        """Write all records to `checkpoint/finished/`, its marker last, and drop the running states."""
+        """Let the first rank write all records to `checkpoint/finished/`, its marker last, and drop the states."""
+        if not self.ranks.writes:
+            return
         cell, folder = self.cell, self.checkpoint.finished_folder
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()

@@ -20,7 +20,8 @@ from chemscale.models import registry, weights
 from chemscale.training.engine import TorchEngine
 from chemscale.training.job import Job
 from chemscale.training.metrics import cluster_sums
-from chemscale.training.sampler import TokenBatches, total_steps
+from chemscale.training.ranks import Ranks
+from chemscale.training.sampler import TokenBatches, micro_batches, total_steps
 from chemscale.training.schedule import learning_rate, validation_steps
 
 # Computed tokens per evaluation batch: large enough to be fast, small enough to stay in the cache.
@@ -35,7 +36,7 @@ def train(job: Job, attempts: int) -> None:
         TrainingError: a loss is not finite.
     """
     cell = job.cell
-    settings = cell.training
+    settings, ranks = cell.training, job.ranks
 
     # --- data: the subset of this seed, and the fixed validation and test splits --------------------------------------
     data = job.datasets.language(cell.data["key"])
@@ -58,6 +59,7 @@ def train(job: Job, attempts: int) -> None:
         beta2=settings["beta2"],
         gradient_clip=settings["gradient_clip"],
         average=settings["average"],
+        ranks=ranks,
     )
 
     # --- the loop -----------------------------------------------------------------------------------------------------
@@ -69,20 +71,25 @@ def train(job: Job, attempts: int) -> None:
         rate = learning_rate(
             progress.step, steps, settings["learning_rate"], settings["warmup"], settings["final_rate"]
         )
-        index = subset.index[chosen]
-        tokens = _padded(data, index)
         num_predicted = int(predicted[chosen].sum())
-        loss = _loss_per_token(model, tokens).sum() / num_predicted
-        engine.backward(loss)
+        loss = 0.0
+        for part in micro_batches(predicted, chosen, ranks.size, cell.engine["micro_tokens"])[ranks.rank]:
+            if not len(part):
+                continue
+            # the loss of the step, whatever its parts: each token weighs the same
+            share = _loss_per_token(model, _padded(data, subset.index[part])).sum() / num_predicted
+            engine.backward(share)
+            loss += share.item()
         norm = engine.update(rate)
+        (loss,) = ranks.totals([loss])
         progress.step += 1
-        progress.samples_seen += len(index)
+        progress.samples_seen += len(chosen)
         progress.seen += num_predicted
         for name, value in language_flops(cell.knobs, len(tokenizer), predicted[chosen].tolist()).items():
             progress.flops[name] = progress.flops.get(name, 0) + value
         curve.write(
             step=progress.step,
-            loss=loss.item(),
+            loss=loss,
             learning_rate=rate,
             gradient_norm=norm,
             tokens_seen=progress.seen,
@@ -90,7 +97,7 @@ def train(job: Job, attempts: int) -> None:
         )
         if progress.step in to_validate:
             with engine.evaluated():
-                val_loss = _mean_loss(model, data, validation.index)
+                val_loss = _mean_loss(model, data, validation.index, ranks)
             curve.write(step=progress.step, val_loss=val_loss)
             progress.stale += 1
             if val_loss < progress.best_loss:
@@ -102,10 +109,11 @@ def train(job: Job, attempts: int) -> None:
     # --- test: the weights of the best validation ---------------------------------------------------------------------
     assert best is not None, "the last step is always validated"
     with engine.evaluated(best):
-        sums = _loss_per_molecule(model, data, test.index)
-        weights.save(
-            job.checkpoint.folder, model, {"family": cell.family, "knobs": cell.knobs, "vocab": len(tokenizer)}
-        )
+        sums = _loss_per_molecule(model, data, test.index, ranks)
+        if ranks.writes:
+            weights.save(
+                job.checkpoint.folder, model, {"family": cell.family, "knobs": cell.knobs, "vocab": len(tokenizer)}
+            )
     clusters = cluster_sums(data.cluster_names, data.test_clusters, sums, _predicted(data, test.index))
 
     # --- records ------------------------------------------------------------------------------------------------------
@@ -158,20 +166,28 @@ def _loss_per_token(model: nn.Module, tokens: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _loss_per_molecule(model: nn.Module, data: LanguageData, index: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Summed loss of each molecule in nats, in the order of `index`; summed in float64."""
+def _loss_per_molecule(
+    model: nn.Module, data: LanguageData, index: NDArray[np.int64], ranks: Ranks
+) -> NDArray[np.float64]:
+    """Summed loss of each molecule in nats, in the order of `index`; summed in float64.
+
+    The ranks share the batches, which are the same for any number of them, and so are the sums to the last bit.
+    """
     lengths = data.offsets[index + 1] - data.offsets[index]
     order = np.argsort(lengths, kind="stable")
-    sums = np.zeros(len(index))
+    batches = []
     first = 0
     for position in range(1, len(order) + 1):
         if position == len(order) or (position + 1 - first) * lengths[order[position]] > _EVALUATION_TOKENS:
-            part = order[first:position]
-            sums[part] = _loss_per_token(model, _padded(data, index[part])).double().sum(1).numpy()
+            batches.append(order[first:position])
             first = position
-    return sums
+    sums = torch.zeros(len(index), dtype=torch.float64)
+    for batch in batches[ranks.rank :: ranks.size]:
+        sums[batch] = _loss_per_token(model, _padded(data, index[batch])).double().sum(1)
+    ranks.add_up(sums)
+    return sums.numpy()
 
 
-def _mean_loss(model: nn.Module, data: LanguageData, index: NDArray[np.int64]) -> float:
+def _mean_loss(model: nn.Module, data: LanguageData, index: NDArray[np.int64], ranks: Ranks) -> float:
     """Loss of a split in nats per token, token-weighted."""
-    return float(_loss_per_molecule(model, data, index).sum() / _predicted(data, index).sum())
+    return float(_loss_per_molecule(model, data, index, ranks).sum() / _predicted(data, index).sum())

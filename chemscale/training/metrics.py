@@ -37,12 +37,15 @@ def whole_lines(path: Path, step: int) -> list[str]:
 class Curve:
     """The live curve: a JSON line for each step and each validation, cut back to a checkpoint's step on resume."""
 
-    def __init__(self, path: Path, step: int) -> None:
-        """Continue the curve at `path` after `step` steps; 0 begins it anew."""
+    def __init__(self, path: Path | None, step: int) -> None:
+        """Continue the curve at `path` after `step` steps; 0 begins it anew, and no path writes nothing."""
+        if path is None:
+            self._stream: IO[str] = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (as below)
+            return
         lines = whole_lines(path, step) if step else []
         with atomic_path(path) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in lines))
-        self._stream: IO[str] = open(path, "a", encoding="utf-8")  # noqa: SIM115 (held open for the run's length)
+        self._stream = open(path, "a", encoding="utf-8")  # noqa: SIM115 (held open for the run's length)
 
     def write(self, **values: float | int) -> None:
         """Append a line; a value that is not finite ends the run, after it was written as text."""

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -26,6 +26,7 @@ from chemscale.io import read_json, write_json
 from chemscale.records import read_metrics
 from chemscale.training.checkpoint import record_failure
 from chemscale.training.job import Datasets, Job
+from chemscale.training.ranks import Ranks, joined
 
 _LOOPS = {"language": "chemscale.training.lm", "potentials": "chemscale.training.potential"}
 
@@ -62,6 +63,7 @@ def run_cell(
     log: logging.Logger,
     should_stop: Callable[[], bool],
     publish: bool = True,
+    ranks: Ranks | None = None,
 ) -> bool:
     """Bring one cell to its records; returns whether it was trained now (False: records were waiting).
 
@@ -73,18 +75,20 @@ def run_cell(
         log: where lines about this cell go.
         should_stop: asked after every step.
         publish: copy the records from `checkpoint/` to the cell's folder.
+        ranks: the processes that train the cell together; one alone where none are named.
 
     Raises:
         Stopped: a signal stopped the cell, which continues from its checkpoint next time.
         ChemscaleError: the cell failed; the reason also stands in `checkpoint/failure.json`.
     """
+    ranks = ranks or Ranks()
     try:
-        job = Job(cell, root, datasets, code, log, should_stop)
-        with job.checkpoint.lock():
-            trained = not job.checkpoint.finished()
+        job = Job(cell, root, datasets, code, log, should_stop, ranks)
+        with job.checkpoint.lock() if ranks.writes else nullcontext():
+            trained = bool(ranks.told_by_first(ranks.writes and not job.checkpoint.finished()))
             if trained:
-                _train(job, job.checkpoint.start_attempt())
-            if publish:
+                _train(job, job.checkpoint.start_attempt() if ranks.writes else 0)
+            if publish and ranks.writes:
                 job.checkpoint.publish(job.folder)
     except (Stopped, LockedError):
         raise
@@ -116,12 +120,16 @@ def _keep_freed_memory() -> None:
 
 
 def main(cell: dict[str, Any], root: str, data_dir: str, code: str, log_file: str) -> None:
-    """Train one cell as a job of its own and publish its records; the process ends with the error's exit code."""
+    """Train one cell as a job of its own and publish its records; the process ends with the error's exit code.
+
+    Where a launcher started several ranks, this is what each of them runs.
+    """
     spec = Cell.from_dict(cell)
     log = _logger(Path(log_file))
     try:
-        with StopRequest().listening() as stop:
-            trained = run_cell(spec, Path(root), Datasets(Path(data_dir)), code, log, stop)
+        with StopRequest().listening() as stop, joined() as ranks:
+            datasets = Datasets(Path(data_dir))
+            trained = run_cell(spec, Path(root), datasets, code, log, stop, ranks=ranks) and ranks.writes
     except Exception as error:
         log.exception("%s failed", spec.path)
         sys.stderr.write(

@@ -60,6 +60,34 @@ class TokenBatches:
         return sum(len(self.epoch(epoch)) for epoch in range(epochs))
 
 
+def micro_batches(
+    lengths: NDArray[np.int64], batch: NDArray[np.int64], ranks: int, limit: int | None
+) -> list[list[NDArray[np.int64]]]:
+    """The parts of a step's batch that each rank takes: as many for each, of about as many tokens each.
+
+    A batch that one rank can take as a whole stays whole. Otherwise its molecules, in order of length, are cut at equal
+    shares of the tokens: into the fewest parts that divide by the ranks and of which none has more than `limit`
+    computed tokens, pads included. A molecule that is longer has a part of its own, and where molecules are fewer than
+    ranks, a part may be empty.
+    """
+
+    def padded(part: NDArray[np.int64]) -> int:
+        return len(part) * int(lengths[part].max(initial=0))
+
+    if ranks == 1 and (limit is None or padded(batch) <= limit):
+        return [[batch]]
+    ordered = batch[np.argsort(lengths[batch], kind="stable")]
+    ends = np.cumsum(lengths[ordered])
+    count = ranks
+    while True:
+        # a molecule belongs to the share in which its middle lies
+        shares = (ends - lengths[ordered] / 2) * count // ends[-1]
+        parts = [ordered[shares == share] for share in range(count)]
+        if limit is None or all(len(part) < 2 or padded(part) <= limit for part in parts):
+            return [parts[rank::ranks] for rank in range(ranks)]
+        count += ranks
+
+
 class FrameBatches:
     """Batches of `batch_frames` frames in a new random order each epoch; an epoch's last batch may be smaller."""
 

@@ -14,9 +14,9 @@ rule train:
         provenance=f"{ROOT}/{{cell}}/provenance.json",
     log:
         f"{ROOT}/logs/{{cell}}.log",
-    threads: lambda wildcards: the_cell(wildcards).threads
+    threads: lambda wildcards: the_cell(wildcards).threads * the_cell(wildcards).engine["ranks"]
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        mem_mb=lambda wildcards, attempt: 2000 * the_cell(wildcards).engine["ranks"] * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         cell=lambda wildcards: the_cell(wildcards).to_dict(),

@@ -1,6 +1,6 @@
 """One cell: training, validation and test; or its finished training, published."""
 
-from chemscale.training.run import main
+from chemscale.training.launch import main
 
 main(
     snakemake.params.cell,

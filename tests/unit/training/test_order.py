@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from chemscale.training.sampler import FrameBatches, TokenBatches, total_steps
+from chemscale.training.sampler import FrameBatches, TokenBatches, micro_batches, total_steps
 from chemscale.training.schedule import learning_rate, validation_steps
 
 
@@ -71,3 +71,29 @@ def test_validation_steps_end_with_the_last_step():
     assert validation_steps(1000, 4) == [50, 136, 368, 1000]
     assert validation_steps(3, 8)[-1] == 3
     assert validation_steps(10, 1) == [10]
+
+
+@pytest.mark.parametrize(("ranks", "limit"), [(1, 200), (2, None), (2, 100), (3, 64), (2, 40)])
+def test_parts_of_a_step_hold_its_molecules_once_and_keep_their_limit(ranks, limit):
+    lengths = _lengths(4000)
+    for batch in TokenBatches(lengths, 512, 0).epoch(0)[:50]:
+        parts = micro_batches(lengths, batch, ranks, limit)
+        assert len(parts) == ranks
+        assert len({len(mine) for mine in parts}) == 1
+        assert sorted(np.concatenate([part for mine in parts for part in mine])) == sorted(batch)
+        for part in (part for mine in parts for part in mine):
+            assert limit is None or len(part) < 2 or len(part) * lengths[part].max() <= limit
+        tokens = [sum(int(lengths[part].sum()) for part in mine) for mine in parts]
+        assert max(tokens) <= min(tokens) + 2 * len(parts[0]) * lengths[batch].max()
+
+
+def test_a_step_that_one_rank_can_take_stays_whole():
+    lengths = _lengths()
+    batch = np.array([5, 3, 4])
+    ((whole,),) = micro_batches(lengths, batch, 1, None)
+    assert whole is batch
+
+
+def test_more_ranks_than_molecules_leave_some_without():
+    parts = micro_batches(np.array([4, 9]), np.array([1, 0]), 4, 100)
+    assert sorted(len(part) for (part,) in parts) == [0, 0, 1, 1]

@@ -1,0 +1,109 @@
+"""Starting a cell: in this process, or as several ranks on this machine, each a process of its own.
+
+A cluster's own launchers (torchrun, srun) start `python -m chemscale.training.launch` as each rank instead, with the
+cell's job as a line of JSON on its standard input.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+from chemscale.errors import Stopped
+from chemscale.training import run
+
+# seconds that the others get to end by themselves when one rank has failed
+_GRACE = 60.0
+
+
+def main(cell: dict[str, Any], **job: Any) -> None:
+    """Train one cell as a job of its own, by as many ranks as its engine names; arguments as `run.main`.
+
+    The process ends with the first exit code of a rank that is neither 0 nor 75, with 75 where all were stopped.
+    """
+    ranks = cell["engine"]["ranks"]
+    if ranks == 1:
+        run.main(cell, **job)
+        return
+    codes = _start(json.dumps({"cell": cell, **job}), ranks)
+    failed = [code for code in codes if code not in (0, Stopped.exit_code)]
+    code = failed[0] if failed else max(codes)
+    if code:
+        sys.exit(code if code > 0 else 1)
+
+
+def _start(job: str, ranks: int) -> list[int]:
+    """Run all ranks to their end; their exit codes in the order in which they ended."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+    team = []
+    for rank in range(ranks):
+        environment = {**os.environ, **address, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        command = [sys.executable, "-m", __name__]
+        team.append(subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, text=True))
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        for process in team:
+            process.send_signal(number)
+
+    former = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        for process in team:
+            assert process.stdin is not None
+            # the pipe stays open: that it ends tells a rank that this process is gone
+            process.stdin.write(job + "\n")
+            process.stdin.flush()
+        return _wait(team)
+    finally:
+        for process in team:
+            process.kill()
+            process.wait()
+            assert process.stdin is not None
+            process.stdin.close()
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _wait(team: list[subprocess.Popen[str]]) -> list[int]:
+    codes: list[int] = []
+    running = list(team)
+    deadline = None
+    while running:
+        for process in list(running):
+            code = process.poll()
+            if code is not None:
+                running.remove(process)
+                codes.append(code)
+                if code and deadline is None:
+                    deadline = time.monotonic() + _GRACE
+        if deadline is not None and time.monotonic() > deadline:
+            for process in running:
+                process.kill()
+        time.sleep(0.02)
+    return codes
+
+
+def _rank() -> None:
+    """What each rank runs: the job that its standard input tells."""
+    job = json.loads(sys.stdin.readline())
+
+    def end_with_launcher() -> None:
+        sys.stdin.read()
+        os._exit(1)
+
+    threading.Thread(target=end_with_launcher, daemon=True).start()
+    run.main(**job)
+
+
+if __name__ == "__main__":
+    _rank()
