@@ -6,11 +6,11 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
-from chemscale.errors import ChemscaleError, InputError
+from chemscale.errors import ChemscaleError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -113,35 +113,54 @@ def _audit_text(result: dict[str, Any]) -> str:
 def export(
     cell: Annotated[Path, typer.Argument(help="A finished cell's folder.")],
     out: Annotated[Path, typer.Argument(help="The folder to write.")],
-    to: Annotated[str, typer.Option("--to", help="hf or ase.")] = "hf",
+    to: Annotated[str, typer.Option("--to", help="hf: a folder for Hugging Face's transformers.")] = "hf",
+    as_json: _Json = False,
 ) -> None:
-    """A folder that transformers or ASE load (not there yet)."""
-    _not_yet("export")
+    """A folder that transformers loads: the model, its tokenizer, and a card that says where it comes from."""
+    from chemscale.inference.export import export as export_cell
+
+    _show(export_cell(cell, out, to), as_json, lambda done: f"{done['cell']} written to {done['folder']}")
 
 
 @app.command()
 def generate(
-    cell: Annotated[Path, typer.Argument(help="A finished cell's folder.")],
-    num: Annotated[int, typer.Option(help="How many molecules.")] = 1000,
+    cell: Annotated[Path, typer.Argument(help="A finished cell's folder, or a Hugging Face folder.")],
+    num: Annotated[int, typer.Option(min=1, help="How many molecules.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
-    prompt: Annotated[str | None, typer.Option(help="A SELFIES beginning to continue.")] = None,
+    prompt: Annotated[str, typer.Option(help="A SELFIES beginning to continue.")] = "",
+    max_symbols: Annotated[int, typer.Option(help="The most symbols of a molecule.")] = 128,
+    temperature: Annotated[float, typer.Option(help="Of the draw; 1 is the model's own.")] = 1.0,
 ) -> None:
-    """Molecules from a language cell, with their log-probability (not there yet)."""
-    _not_yet("generate")
+    """Molecules from a language cell as SMILES, one a line, each with its log-probability in nats after a tab."""
+    from chemscale.inference.generate import molecules
+    from chemscale.inference.language import load
+
+    asked = load(cell)
+    options: dict[str, Any] = {"prompt": prompt, "max_symbols": max_symbols, "temperature": temperature}
+    found, left_out = molecules(asked.model, asked.tokenizer, num, seed, **options)
+    for smiles, log_probability in found:
+        print(f"{smiles}\t{log_probability:.6f}")
+    for reason, count in left_out.items():
+        if count:
+            sys.stderr.write(f"drawn besides and left out: {count} {reason}\n")
 
 
 @app.command()
 def embed(
-    cell: Annotated[Path, typer.Argument(help="A finished cell's folder.")],
-    file: Annotated[Path, typer.Argument(help="Molecules, a SMILES a line.")],
+    cell: Annotated[Path, typer.Argument(help="A finished cell's folder, or a Hugging Face folder.")],
+    file: Annotated[Path, typer.Argument(help="Molecules: CSV, TSV, SMI, TXT or Parquet.")],
     out: Annotated[Path, typer.Argument(help="The Parquet file to write.")],
+    column: Annotated[str | None, typer.Option(help="The column that holds the SMILES, for a table.")] = None,
+    as_json: _Json = False,
 ) -> None:
-    """A vector per molecule from a language cell (not there yet)."""
-    _not_yet("embed")
+    """A vector per molecule from a language cell: the mean over its tokens of the last layer's features."""
+    from chemscale.inference.embed import embed as embed_file
 
+    def told(done: dict[str, Any]) -> str:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in done["rejected"].items())
+        return f"{done['embedded']:,} of {done['rows']:,} molecules embedded" + (f" ({reasons})" if reasons else "")
 
-def _not_yet(command: str) -> NoReturn:
-    raise InputError(f"chemscale {command}", "a command that is not there yet", "see the CHANGELOG for what is")
+    _show(embed_file(cell, file, out, column), as_json, told)
 
 
 def _show(value: dict[str, Any], as_json: bool, render: Callable[[dict[str, Any]], str]) -> None:

@@ -83,9 +83,9 @@ def test_fit_of_a_table(chemscale, tmp_path):
         (["fit", "none.csv"], "none.csv"),
         (["audit", "nowhere"], "no finished study"),
         (["audit", ".", "--deep"], "not there yet"),
-        (["export", "cell", "out", "--to", "hf"], "not there yet"),
-        (["generate", "cell"], "not there yet"),
-        (["embed", "cell", "file", "out"], "not there yet"),
+        (["export", "cell", "out", "--to", "hf"], "no metrics.json and config.json"),
+        (["generate", "cell"], "no metrics.json and config.json"),
+        (["embed", "cell", "file", "out"], "no metrics.json and config.json"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_message(chemscale, arguments, message):

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from chemscale.cost.parameters import count
 from chemscale.models import registry
-from chemscale.models.chemgpt import ChemGPT
+from chemscale.models.chemgpt import ChemGPT, Past
 
 KNOBS = {"layers": 4, "width": 32, "heads": 4}
 VOCABULARY = 50
@@ -106,3 +106,20 @@ def test_seed_fixes_every_weight_whatever_was_drawn_before():
     assert not torch.equal(_build(8).state_dict()["embedding.weight"], first["embedding.weight"])
     assert float(first["embedding.weight"].std()) == pytest.approx(0.1, rel=0.05)
     assert float(first["blocks.0.mlp_input.weight"].std()) == pytest.approx(0.02, rel=0.1)
+
+
+def test_tokens_one_by_one_have_the_logits_of_all_at_once():
+    model = _build()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    # beyond the window of the local blocks
+    tokens = torch.randint(5, VOCABULARY, (3, 300), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        whole = model(tokens)
+        pasts = [Past(300) for _ in model.blocks]
+        parts = [model(tokens[:, :4], pasts), model(tokens[:, 4:250], pasts), model(tokens[:, 250:270], pasts)]
+        parts += [model(tokens[:, place, None], pasts) for place in range(270, 290)]
+        for past in pasts:
+            past.keep(torch.tensor([2, 0]))
+        torch.testing.assert_close(torch.cat(parts, 1), whole[:, :290], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model(tokens[[2, 0], 290:], pasts), whole[[2, 0], 290:], rtol=1e-4, atol=1e-5)

@@ -1,0 +1,1 @@
+"""What finished cells are for: models exported, molecules generated and embedded."""
