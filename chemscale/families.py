@@ -20,19 +20,29 @@ class Knob:
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of model. `capacity` names the knob along which a learning-rate rule scales."""
+    """A kind of model: `module` builds it, from `parts`, other modules of models that it is made of.
+
+    `capacity` names the knob along which a learning-rate rule scales. The width of a head is a multiple of `head_step`.
+    """
 
     name: str
     domain: str
     module: str
     knobs: dict[str, Knob]
+    parts: tuple[str, ...] = ()
     capacity: str = "width"
+    head_step: int = 1
 
 
 LANGUAGE, POTENTIALS = "language", "potentials"
 # of the test loss of a domain's cells
 LOSS_UNITS = {LANGUAGE: "nats per token", POTENTIALS: "meV/angstrom per force component"}
 
+_DECODER_KNOBS = {
+    "layers": Knob(int, 1, 512, "transformer blocks"),
+    "width": Knob(int, 2, 65536, "features per token"),
+    "heads": Knob(int, 1, 512, "attention heads; divides the width"),
+}
 _GRAPH_KNOBS = {
     "width": Knob(int, 2, 4096, "features per atom"),
     "interactions": Knob(int, 1, 24, "message-passing layers"),
@@ -43,16 +53,9 @@ _GRAPH_KNOBS = {
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
-        Family(
-            "chemgpt",
-            LANGUAGE,
-            "models/chemgpt",
-            {
-                "layers": Knob(int, 1, 512, "transformer blocks"),
-                "width": Knob(int, 2, 65536, "features per token"),
-                "heads": Knob(int, 1, 512, "attention heads; divides the width"),
-            },
-        ),
+        Family("chemgpt", LANGUAGE, "models/chemgpt", _DECODER_KNOBS, ("models/decoder",)),
+        # another block style: rotary positions, which turn pairs of a head's features
+        Family("chemgpt_modern", LANGUAGE, "models/chemgpt_modern", _DECODER_KNOBS, ("models/decoder",), head_step=2),
         Family("schnet", POTENTIALS, "models/schnet", _GRAPH_KNOBS),
         Family("painn", POTENTIALS, "models/painn", _GRAPH_KNOBS),
     )

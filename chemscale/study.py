@@ -194,9 +194,10 @@ def _check_family(path: Path, config: StudyConfig, name: str, section: Any) -> N
             )
     for size, knobs in section.sizes.items():
         heads, width = getattr(knobs, "heads", 1), knobs.width
-        if width % heads:
+        if width % (heads * family.head_step):
+            even = "" if family.head_step == 1 else f" whose quotient is a multiple of {family.head_step}"
             raise ConfigError(
-                f"{path}: families.{name}.sizes.{size}.heads", repr(heads), f"a divisor of the width {width}"
+                f"{path}: families.{name}.sizes.{size}.heads", repr(heads), f"a divisor of the width {width}{even}"
             )
 
 

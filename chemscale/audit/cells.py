@@ -103,7 +103,7 @@ def _check_cell(root: Path, cell: Cell, findings: Findings) -> dict[str, Any]:
     if vocabulary is not None:
         expected["flops_6n"] = 6 * parameters.non_embedding * metrics["tokens_seen"]
         # all products but attention's are a multiple of the tokens
-        one = language_flops(cell.knobs, vocabulary, [1])
+        one = language_flops(cell.family, cell.knobs, vocabulary, [1])
         per_token = one["flops_full"] - one["flops_attention"]
         expected["flops_attention"] = metrics["flops_full"] - per_token * metrics["tokens_seen"]
     else:

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from chemscale.cost.parameters import count, decoder_matrices
 
-def language_flops(knobs: Mapping[str, Any], vocab_size: int, lengths: Iterable[int]) -> dict[str, int]:
+
+def language_flops(family: str, knobs: Mapping[str, Any], vocab_size: int, lengths: Iterable[int]) -> dict[str, int]:
     """FLOPs of one training pass (forward and backward) over molecules of so many computed tokens each.
 
     Returns:
@@ -22,12 +24,12 @@ def language_flops(knobs: Mapping[str, Any], vocab_size: int, lengths: Iterable[
     for length in lengths:
         tokens += length
         squares += length * length
-    non_embedding = layers * (12 * width**2 + 10 * width) + 2 * width
+    non_embedding = count(family, knobs, vocab_size).non_embedding
     attention = 12 * layers * width * squares
     return {
         "flops_6n": 6 * non_embedding * tokens,
         "flops_attention": attention,
-        "flops_full": 6 * tokens * (12 * layers * width**2 + vocab_size * width) + attention,
+        "flops_full": 6 * tokens * (layers * decoder_matrices(family, width) + vocab_size * width) + attention,
     }
 
 

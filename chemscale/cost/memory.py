@@ -20,8 +20,7 @@ def peak_bytes(family: str, knobs: Mapping[str, Any], vocab_size: int | None, ba
     """
     state = 5 * _FLOAT * count(family, knobs, vocab_size).total
     width = knobs["width"]
-    if family == "chemgpt":
-        assert vocab_size is not None
+    if vocab_size is not None:
         activations = _FLOAT * batch * (knobs["layers"] * 20 * width + 4 * vocab_size)
     else:
         per_edge = knobs["num_radial"] + knobs["interactions"] * width * (4 if family == "schnet" else 14)

@@ -18,16 +18,29 @@ class Parameters:
     non_embedding: int
 
 
+# of a decoder, in widths: the vectors of a block, those of the last norm, and the rows of a table of positions
+_VECTORS = {"chemgpt": (10, 2, _POSITIONS), "chemgpt_modern": (2, 1, 0)}
+
+
+def decoder_matrices(family: str, width: int) -> int:
+    """The weights in the matrices of one block of a language model."""
+    if family == "chemgpt":
+        return 12 * width**2
+    assert family == "chemgpt_modern", family
+    return 4 * width**2 + 3 * width * max(1, round(8 * width / 3))
+
+
 def count(family: str, knobs: Mapping[str, Any], vocab_size: int | None) -> Parameters:
     """The parameters of a size.
 
     ChemGPT's N is layers (12 w^2 + 10 w) + 2 w, as the published names count it.
     """
     width = knobs["width"]
-    if family == "chemgpt":
+    if family in _VECTORS:
         assert vocab_size is not None
-        core = knobs["layers"] * (12 * width**2 + 10 * width) + 2 * width
-        return Parameters(core + (vocab_size + _POSITIONS) * width, core)
+        per_block, last, positions = _VECTORS[family]
+        core = knobs["layers"] * (decoder_matrices(family, width) + per_block * width) + last * width
+        return Parameters(core + (vocab_size + positions) * width, core)
     readout = max(1, width // 2)
     head = (width + 1) * readout + readout + 1
     if family == "schnet":

@@ -18,7 +18,7 @@ from chemscale.data.tokenizer import PAD
 from chemscale.errors import InputError
 from chemscale.inference.language import LanguageModel, load
 from chemscale.io import atomic_path
-from chemscale.models.chemgpt import ChemGPT
+from chemscale.models.decoder import Decoder
 
 # read, embedded and written at a time
 _ROWS = 10_000
@@ -29,7 +29,7 @@ _POLICY = {"stereo": "keep", "fragments": "keep", "max_symbols": 2046, "split_by
 
 
 @torch.no_grad()
-def vectors(model: ChemGPT, strings: list[list[int]]) -> NDArray[np.float32]:
+def vectors(model: Decoder, strings: list[list[int]]) -> NDArray[np.float32]:
     """The vectors [molecules, width] of token ids, [CLS] and [SEP] included; pads of a batch change nothing."""
     found = np.empty((len(strings), model.embedding.weight.shape[1]), np.float32)
     order = sorted(range(len(strings)), key=lambda row: len(strings[row]))

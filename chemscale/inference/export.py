@@ -12,6 +12,8 @@ from chemscale.inference.language import FinishedCell, finished_cell, load_weigh
 from chemscale.io import read_json
 from chemscale.units import format_number
 
+_ARCHITECTURE = {"chemgpt": "GPT-Neo's", "chemgpt_modern": "Llama's with tied embeddings"}
+
 
 def export(folder: Path, out: Path, to: str) -> dict[str, Any]:
     """Write a finished cell's model to a folder that another program loads; returns where and what.
@@ -60,7 +62,8 @@ tags: [chemistry, molecules, selfies]
 # {cell.family} {cell.size}, {cell.num_samples:,} molecules, seed {cell.seed}
 
 A generative language model of molecules as SELFIES strings, trained by chemscale as the cell `{cell.path}` of the study
-`{cell.study}`. The architecture is GPT-Neo's; the tokenizer takes a SELFIES string and adds [CLS] and [SEP].
+`{cell.study}`. The architecture is {_ARCHITECTURE[cell.family]}.
+The tokenizer takes a SELFIES string and adds [CLS] and [SEP].
 
 | | |
 |---|---|

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from chemscale.data.tokenizer import CLS, MASK, PAD, SEP, SPECIAL, UNK, Tokenizer, symbols
 from chemscale.errors import InputError
-from chemscale.models.chemgpt import MAX_POSITIONS, ChemGPT, Past
+from chemscale.models.decoder import MAX_POSITIONS, Decoder, Past
 
 # Drawn at a time, and so the unit of the stream of random numbers: the first molecules of a seed are the same for
 # every number of them
@@ -32,7 +32,7 @@ class Drawn:
 
 
 def draw(
-    model: ChemGPT,
+    model: Decoder,
     tokenizer: Tokenizer,
     seed: int,
     *,
@@ -85,7 +85,7 @@ def _prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
 
 @torch.no_grad()
 def _batch(
-    model: ChemGPT, tokenizer: Tokenizer, begin: list[int], limit: int, temperature: float, random: torch.Generator
+    model: Decoder, tokenizer: Tokenizer, begin: list[int], limit: int, temperature: float, random: torch.Generator
 ) -> list[Drawn]:
     pasts = [Past(limit) for _ in model.blocks]
     tokens = torch.full((BATCH, limit), PAD)
@@ -127,7 +127,7 @@ def _choose(logits: Tensor, random: torch.Generator) -> Tensor:
 
 
 def molecules(
-    model: ChemGPT,
+    model: Decoder,
     tokenizer: Tokenizer,
     num: int,
     seed: int,

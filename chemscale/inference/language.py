@@ -16,7 +16,7 @@ from chemscale.grid import Cell
 from chemscale.inference import hugging_face
 from chemscale.io import read_json
 from chemscale.models import registry, weights
-from chemscale.models.chemgpt import ChemGPT
+from chemscale.models.decoder import Decoder
 from chemscale.records import read_metrics
 
 
@@ -39,7 +39,7 @@ class FinishedCell:
 class LanguageModel:
     """A model with its tokenizer; `policy` are the data settings that made its training molecules, None if unknown."""
 
-    model: ChemGPT
+    model: Decoder
     tokenizer: Tokenizer
     policy: Mapping[str, Any] | None
 
@@ -82,12 +82,12 @@ def load(folder: Path) -> LanguageModel:
     return LanguageModel(model, tokenizer, read_json(found.data / "manifest.json")["settings"])
 
 
-def load_weights(found: FinishedCell, vocab_size: int) -> ChemGPT:
+def load_weights(found: FinishedCell, vocab_size: int) -> Decoder:
     """The model of a finished cell with its best weights."""
     cell = found.cell
     with torch.device("meta"):
         model = registry.build(cell.family, cell.knobs, seed=0, vocab_size=vocab_size, embedding_std=1.0)
-    assert isinstance(model, ChemGPT)
+    assert isinstance(model, Decoder)
     model = model.to_empty(device="cpu")
     spec = {"family": cell.family, "knobs": cell.knobs, "vocab": vocab_size}
     weights.load_into(folder=found.folder / "checkpoint", model=model, spec=spec)

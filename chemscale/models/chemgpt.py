@@ -12,38 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-MAX_POSITIONS = 2048
+from chemscale.models.decoder import MAX_POSITIONS, Decoder, Past, causal_mask, initialise
+
 WINDOW = 256
-_INIT_STD = 0.02
 _EPSILON = 1e-5
-
-
-class Past:
-    """What one block keeps of the tokens so far, so that further ones cost no more than themselves."""
-
-    def __init__(self, capacity: int) -> None:
-        """`capacity`: the most tokens that there will be."""
-        self._capacity, self.length = capacity, 0
-        self._keys: Tensor | None = None
-        self._values: Tensor | None = None
-
-    def extended(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """All keys and values [B, heads, tokens, features], those of further tokens appended."""
-        if self._keys is None or self._values is None:
-            batch, heads, _, features = keys.shape
-            self._keys = keys.new_empty(batch, heads, self._capacity, features)
-            self._values = torch.empty_like(self._keys)
-        end = self.length + keys.shape[2]
-        self._keys[:, :, self.length : end] = keys
-        self._values[:, :, self.length : end] = values
-        self.length = end
-        return self._keys[:, :, :end], self._values[:, :, :end]
-
-    def keep(self, rows: Tensor) -> None:
-        """Forget all rows of the batch but these."""
-        assert self._keys is not None
-        assert self._values is not None
-        self._keys, self._values = self._keys[rows], self._values[rows]
 
 
 class Block(nn.Module):
@@ -66,12 +38,10 @@ class Block(nn.Module):
         query, key, value = projected.view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         if past is not None:
             key, value = past.extended(key, value)
-        seen = key.shape[2]
-        mask = None
-        if (self.local and seen > WINDOW) or 1 < length < seen:
-            mask = _mask(length, seen, WINDOW if self.local else seen, hidden.device)
+        mask = causal_mask(length, key.shape[2], WINDOW if self.local else None, hidden.device)
+        causal = mask is None and length == key.shape[2]
         attended = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=mask is None and length == seen, scale=1.0
+            query, key, value, attn_mask=mask, is_causal=causal, scale=1.0
         )
         hidden = hidden + self.attention_output(attended.transpose(1, 2).reshape(batch, length, width))
         inner = functional.gelu(self.mlp_input(self.norm_mlp(hidden)), approximate="tanh")
@@ -79,53 +49,18 @@ class Block(nn.Module):
         return output
 
 
-def _mask(length: int, seen: int, window: int, device: torch.device) -> Tensor:
-    """True where a query (row, of the last `length`) sees a key (column): itself and `window` - 1 tokens before it."""
-    distance = torch.arange(seen - length, seen, device=device)[:, None] - torch.arange(seen, device=device)[None, :]
-    return (distance >= 0) & (distance < window)
-
-
-class ChemGPT(nn.Module):
+class ChemGPT(Decoder):
     """GPT-Neo with `layers` blocks of `width` features and `heads` heads over `vocab_size` tokens."""
 
     def __init__(self, layers: int, width: int, heads: int, vocab_size: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(vocab_size, width)
-        self.position = nn.Embedding(MAX_POSITIONS, width)
-        self.blocks = nn.ModuleList(Block(width, heads, local=layer % 2 == 1) for layer in range(layers))
-        self.norm = nn.LayerNorm(width, eps=_EPSILON)
-
-    def forward(self, tokens: Tensor, pasts: list[Past] | None = None) -> Tensor:
-        """Logits [B, L, V] of the next token, from tokens [B, L] (int64).
-
-        Attention is causal, so that pads at the right end change nothing before them. With `pasts`, one for each block,
-        the tokens follow those that the pasts hold, which then hold them, too.
-        """
-        return functional.linear(self.hidden(tokens, pasts), self.embedding.weight)
-
-    def hidden(self, tokens: Tensor, pasts: list[Past] | None = None) -> Tensor:
-        """Features [B, L, width] of the last layer, after its norm; the arguments are those of `forward`."""
-        start = pasts[0].length if pasts else 0
-        hidden = self.embedding(tokens) + self.position.weight[start : start + tokens.shape[1]]
-        for number, block in enumerate(self.blocks):
-            hidden = block(hidden, pasts[number] if pasts else None)
-        normed: Tensor = self.norm(hidden)
-        return normed
+        position = nn.Embedding(MAX_POSITIONS, width)
+        blocks = [Block(width, heads, local=layer % 2 == 1) for layer in range(layers)]
+        super().__init__(vocab_size, width, position, blocks, nn.LayerNorm(width, eps=_EPSILON))
 
 
 def build(knobs: dict[str, Any], vocab_size: int | None, generator: torch.Generator, embedding_std: float) -> ChemGPT:
-    """A ChemGPT of a size, its weights drawn from `generator`.
-
-    Matrices are normal with standard deviation 0.02, biases 0; the tied embedding's standard deviation is
-    `embedding_std`: at 0.02 small models stay on a plateau for hundreds of steps, since the same small matrix makes
-    the logits.
-    """
+    """A ChemGPT of a size, its weights drawn from `generator` as `initialise` says."""
     assert vocab_size is not None
     model = ChemGPT(knobs["layers"], knobs["width"], knobs["heads"], vocab_size)
-    for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
-            std = embedding_std if module is model.embedding else _INIT_STD
-            nn.init.normal_(module.weight, std=std, generator=generator)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
+    initialise(model, generator, embedding_std)
     return model

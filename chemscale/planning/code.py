@@ -85,7 +85,7 @@ def stage_digest(stage: str) -> str:
 def family_modules(family: str) -> tuple[str, ...]:
     """The modules that decide the bits of a family's cells."""
     domain = "language" if FAMILIES[family].domain == LANGUAGE else "potentials"
-    return (*_TRAINING, *_DOMAINS[domain], FAMILIES[family].module)
+    return (*_TRAINING, *_DOMAINS[domain], FAMILIES[family].module, *FAMILIES[family].parts)
 
 
 def family_digest(family: str) -> str:

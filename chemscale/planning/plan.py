@@ -43,10 +43,8 @@ def plan_cell(cell: Cell) -> dict[str, Any]:
     steps = cell.protocol.get("steps") or in_epoch * cell.protocol.get("epochs", 1)
     if language:
         molecules = round(steps * per_step)
-        flops = (
-            language_flops(cell.knobs, NOMINAL["vocabulary"], [NOMINAL["tokens_per_molecule"]])["flops_full"]
-            * molecules
-        )
+        one = language_flops(cell.family, cell.knobs, NOMINAL["vocabulary"], [NOMINAL["tokens_per_molecule"]])
+        flops = one["flops_full"] * molecules
         batch = cell.training["batch_tokens"]
         unique, seen = cell.num_samples * NOMINAL["tokens_per_molecule"], molecules * NOMINAL["tokens_per_molecule"]
     else:

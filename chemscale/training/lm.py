@@ -85,7 +85,7 @@ def train(job: Job, attempts: int) -> None:
         progress.step += 1
         progress.samples_seen += len(chosen)
         progress.seen += num_predicted
-        for name, value in language_flops(cell.knobs, len(tokenizer), predicted[chosen].tolist()).items():
+        for name, value in language_flops(cell.family, cell.knobs, len(tokenizer), predicted[chosen].tolist()).items():
             progress.flops[name] = progress.flops.get(name, 0) + value
         curve.write(
             step=progress.step,

@@ -51,16 +51,22 @@ def test_potentials(family, knobs):
     assert potential_flops(family, knobs, atoms=12, edges=edges.shape[1])["flops_full"] == counter.total
 
 
-def test_language():
-    knobs = {"layers": 2, "width": 16, "heads": 2}
-    model = registry.build("chemgpt", knobs, seed=0, vocab_size=100, embedding_std=0.1)
+@pytest.mark.parametrize("family", ["chemgpt", "chemgpt_modern"])
+@pytest.mark.parametrize("width", [16, 26])
+def test_language(family, width):
+    knobs = {"layers": 2, "width": width, "heads": 1}
+    model = registry.build(family, knobs, seed=0, vocab_size=100, embedding_std=0.1)
     with _Counter() as counter:
         model(torch.randint(5, 100, (3, 30))).logsumexp(-1).sum().backward()
-    flops = language_flops(knobs, 100, [30] * 3)
+    flops = language_flops(family, knobs, 100, [30] * 3)
     # torch has no formula for the CPU's fused attention: its products are counted apart
     assert flops["flops_full"] - flops["flops_attention"] == counter.total
-    assert flops["flops_attention"] == 3 * 2 * (3 * 2 * 2 * 30 * 30 * 16)
-    assert flops["flops_6n"] == 6 * count("chemgpt", knobs, 100).non_embedding * 90
+    assert flops["flops_attention"] == 3 * 2 * (3 * 2 * 2 * 30 * 30 * width)
+    assert flops["flops_6n"] == 6 * count(family, knobs, 100).non_embedding * 90
+    total = sum(parameter.numel() for parameter in model.parameters())
+    tables = sum(module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Embedding))
+    counted = count(family, knobs, 100)
+    assert (counted.total, counted.non_embedding) == (total, total - tables)
 
 
 def test_memory_grows_with_size_and_batch():

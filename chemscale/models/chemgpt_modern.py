@@ -1,0 +1,86 @@
+"""The second block style of a molecular language model: rotary positions, RMSNorm, SwiGLU, scaled attention, no biases.
+
+The architecture is Llama's (Touvron et al. 2023, arXiv 2302.13971) with tied embeddings; rotary positions by Su et al.
+2021 (arXiv 2104.09864), SwiGLU by Shazeer 2020 (arXiv 2002.05202), its inner width 8/3 of the width, so that a block
+has as many weights in matrices as GPT-Neo's: 12 width^2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chemscale.models.decoder import Decoder, Past, causal_mask, initialise
+
+_EPSILON = 1e-5
+ROTARY_BASE = 10_000.0
+
+
+def inner_width(width: int) -> int:
+    """The inner width of the SwiGLU of a block: 8/3 of its width, rounded."""
+    return max(1, round(8 * width / 3))
+
+
+def _rotated(features: Tensor, start: int) -> Tensor:
+    """Queries or keys [B, heads, L, d] turned by the angles of their positions, from `start` on.
+
+    Feature i and feature i + d/2 are the two coordinates that an angle turns.
+    """
+    length, half = features.shape[2], features.shape[3] // 2
+    frequency = ROTARY_BASE ** (-torch.arange(half, device=features.device, dtype=torch.float32) / half)
+    angle = torch.arange(start, start + length, device=features.device)[:, None] * frequency
+    cosine, sine = angle.cos().to(features.dtype), angle.sin().to(features.dtype)
+    first, second = features[..., :half], features[..., half:]
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1)
+
+
+class Block(nn.Module):
+    """One decoder block."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_attention = nn.RMSNorm(width, eps=_EPSILON)
+        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
+        self.attention_output = nn.Linear(width, width, bias=False)
+        self.norm_mlp = nn.RMSNorm(width, eps=_EPSILON)
+        self.mlp_input = nn.Linear(width, 2 * inner_width(width), bias=False)
+        self.mlp_output = nn.Linear(inner_width(width), width, bias=False)
+
+    def forward(self, hidden: Tensor, past: Past | None = None) -> Tensor:
+        """Features [B, L, width] to features of the same shape; with a past, of the tokens that follow it."""
+        batch, length, width = hidden.shape
+        projected = self.query_key_value(self.norm_attention(hidden))
+        query, key, value = projected.view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        start = 0 if past is None else past.length
+        query, key = _rotated(query, start), _rotated(key, start)
+        if past is not None:
+            key, value = past.extended(key, value)
+        mask = causal_mask(length, key.shape[2], None, hidden.device)
+        causal = mask is None and length == key.shape[2]
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+        hidden = hidden + self.attention_output(attended.transpose(1, 2).reshape(batch, length, width))
+        gate, inner = self.mlp_input(self.norm_mlp(hidden)).chunk(2, -1)
+        output: Tensor = hidden + self.mlp_output(functional.silu(gate) * inner)
+        return output
+
+
+class ChemGPTModern(Decoder):
+    """`layers` blocks of `width` features and `heads` heads over `vocab_size` tokens."""
+
+    def __init__(self, layers: int, width: int, heads: int, vocab_size: int) -> None:
+        blocks = [Block(width, heads) for _ in range(layers)]
+        super().__init__(vocab_size, width, None, blocks, nn.RMSNorm(width, eps=_EPSILON))
+
+
+def build(
+    knobs: dict[str, Any], vocab_size: int | None, generator: torch.Generator, embedding_std: float
+) -> ChemGPTModern:
+    """A model of a size, its weights drawn from `generator` as `initialise` says."""
+    assert vocab_size is not None
+    model = ChemGPTModern(knobs["layers"], knobs["width"], knobs["heads"], vocab_size)
+    initialise(model, generator, embedding_std)
+    return model
