@@ -261,17 +261,30 @@ class LearningRate(Section):
 
 
 class Training(Section):
-    """Optimiser and schedule: AdamW, linear warm-up, cosine decay, clipped gradients, averaged weights."""
+    """Optimiser and schedule: AdamW, linear warm-up, a schedule, clipped gradients, averaged weights."""
 
     learning_rate: LearningRate
+    # after the warm-up: constant (the paper's), cosine, or the peak until a decay at the end
+    schedule: Literal["constant", "cosine", "stable_decay"] = "cosine"
     warmup: Share = 0.1  # share of the steps
-    final_rate: Annotated[float, Field(ge=0, le=1)] = 0.05  # share of the peak that the cosine ends at; 1 is constant
+    warmup_steps: Positive | None = None  # in its place
+    final_rate: Annotated[float, Field(ge=0, le=1)] = 0.05  # share of the peak that cosine and decay end at
+    decay: Share = 0.2  # share of the steps in which stable_decay falls
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # on matrices only
     beta1: Share = 0.9
     beta2: Share = 0.99
     gradient_clip: PositiveFloat = 1.0
     average: Share = 0.0  # decay per step of the averaged weights that are evaluated; 0 evaluates the last weights
     validations: Positive = 8  # at log-spaced shares of the steps; the best one is kept
+
+    @model_validator(mode="after")
+    def _schedule_takes_its_keys(self) -> Training:
+        unused = {"constant": {"final_rate", "decay"}, "cosine": {"decay"}, "stable_decay": set()}[self.schedule]
+        if given := sorted(unused & self.model_fields_set):
+            raise ValueError(f"schedule {self.schedule!r} takes no {' and no '.join(given)}")
+        if self.warmup_steps is not None and "warmup" in self.model_fields_set:
+            raise ValueError("give warmup, a share of the steps, or warmup_steps")
+        return self
 
 
 class LanguageTraining(Training):

@@ -68,9 +68,7 @@ def train(job: Job, attempts: int) -> None:
     for chosen in sampler.from_step(progress.step):
         if progress.step == steps or progress.stale == cell.protocol.get("patience"):
             break
-        rate = learning_rate(
-            progress.step, steps, settings["learning_rate"], settings["warmup"], settings["final_rate"]
-        )
+        rate = learning_rate(progress.step, steps, settings)
         num_predicted = int(predicted[chosen].sum())
         loss = 0.0
         for part in micro_batches(predicted, chosen, ranks.size, cell.engine["micro_tokens"])[ranks.rank]:

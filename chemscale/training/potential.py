@@ -69,9 +69,7 @@ def train(job: Job, attempts: int) -> None:
     for chosen in sampler.from_step(progress.step):
         if progress.step == steps or progress.stale == cell.protocol.get("patience"):
             break
-        rate = learning_rate(
-            progress.step, steps, settings["learning_rate"], settings["warmup"], settings["final_rate"]
-        )
+        rate = learning_rate(progress.step, steps, settings)
         batch = frames.batch(chosen)
         energies, forces = model.energies_and_forces(
             batch.species, batch.positions, batch.edges, batch.frame, len(chosen), create_graph=True

@@ -58,8 +58,25 @@ def test_steps_of_each_protocol():
     assert total_steps({"kind": "equal_steps", "steps": 77}, frames) == 77
 
 
+def _rates(**settings):
+    default = {"learning_rate": 0.01, "schedule": "cosine", "warmup": 0.1, "warmup_steps": None, "final_rate": 0.05,
+               "decay": 0.2}  # fmt: skip
+    return [learning_rate(step, 1000, default | settings) for step in range(1000)]
+
+
+def test_constant_rates_stay_and_stable_ones_fall_in_the_end():
+    constant = _rates(schedule="constant", warmup_steps=50)
+    assert constant[49:] == [0.01] * 951
+    assert constant[:49] == pytest.approx([0.01 * (step + 1) / 50 for step in range(49)])
+    stable = _rates(schedule="stable_decay")
+    assert stable[99:801] == [0.01] * 702
+    assert all(a > b for a, b in itertools.pairwise(stable[800:]))
+    assert stable[850] == pytest.approx(0.01 * (0.05 + 0.95 * (1 - 0.25**0.5)))
+    assert stable[-1] == pytest.approx(0.0005, rel=0.06)
+
+
 def test_rate_rises_falls_and_ends():
-    rates = [learning_rate(step, 1000, 0.01, 0.1, 0.05) for step in range(1000)]
+    rates = _rates()
     assert rates[0] == pytest.approx(0.0001)
     assert max(rates) == pytest.approx(0.01)
     assert np.argmax(rates) in (99, 100)
