@@ -14,7 +14,7 @@ CONFIG ?= config.yaml
 
 BIN := .venv/bin
 STAMP := .venv/.set-up
-EXTRAS := train,data,study,workflow,test,dev
+EXTRAS := train,zero,data,study,workflow,test,dev
 
 .PHONY: run test check bench test-scale test-slurm venv clean distclean
 .DEFAULT_GOAL := run

@@ -307,6 +307,14 @@ class LanguageEngine(Section):
 
     ranks: Positive = 1  # processes that train a cell together, each with its share of a batch
     micro_tokens: Positive | None = None  # computed tokens that a rank takes at a time; unset, its whole share
+    zero: Literal[0, 1, 2, 3] = 0  # DeepSpeed's stage: ranks share moments, then gradients, then weights; 0, nothing
+    offload: bool = False  # of moments and fp32 weights into the host's memory
+
+    @model_validator(mode="after")
+    def _ranks_share(self) -> LanguageEngine:
+        if self.offload and self.zero == 0:
+            raise ValueError("offload takes a stage of zero: 2 or 3")
+        return self
 
 
 class Block(Section):

@@ -13,7 +13,7 @@ from chemscale.errors import RecordError
 from chemscale.io import digest
 
 # one process that takes a step's batch as a whole
-ALONE = {"ranks": 1, "micro_tokens": None}
+ALONE = {"ranks": 1, "micro_tokens": None, "zero": 0, "offload": False}
 
 
 @dataclass(frozen=True)

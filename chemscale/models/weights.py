@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from chemscale.errors import RecordError
 from chemscale.io import atomic_path, read_json, sha256_file, write_json
@@ -13,11 +14,11 @@ from chemscale.io import atomic_path, read_json, sha256_file, write_json
 WEIGHTS, SPEC = "weights.safetensors", "weights.json"
 
 
-def save(folder: Path, model: nn.Module, spec: dict[str, Any]) -> None:
-    """Write a model's weights and buffers, and `spec` with their sha256, the spec last."""
+def save(folder: Path, state: Mapping[str, Tensor], spec: dict[str, Any]) -> None:
+    """Write a model's weights and buffers by name, and `spec` with their sha256, the spec last."""
     from safetensors.torch import save_file
 
-    tensors = {name: value.detach().clone().contiguous() for name, value in model.state_dict().items()}
+    tensors = {name: value.detach().clone().contiguous() for name, value in state.items()}
     with atomic_path(folder / WEIGHTS) as temporary:
         save_file(tensors, temporary)
     write_json(folder / SPEC, {**spec, "sha256": sha256_file(folder / WEIGHTS)})

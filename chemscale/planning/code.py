@@ -72,7 +72,7 @@ _TRAINING = (
     "data/subsets",
 )
 _DOMAINS = {
-    "language": ("data/tokenizer", "training/lm"),
+    "language": ("data/tokenizer", "training/lm", "training/zero"),
     "potentials": ("models/potential", "models/radial", "training/potential", "units"),
 }
 

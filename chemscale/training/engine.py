@@ -1,6 +1,7 @@
 """The engine: what a train loop asks of the machinery that holds weights, gradients and the optimiser's state.
 
-One body so far: plain torch, each rank with all weights. They live in one flat buffer, so that clipping, AdamW and the
+Two bodies: `TorchEngine` here, each rank with all weights, and DeepSpeed's ZeRO in `chemscale.training.zero`, where the
+ranks share them. The weights of the first live in one flat buffer, so that clipping, AdamW and the
 running average are a handful of operations whatever the number of layers: for cells of a few thousand parameters the
 number of operations is the cost.
 """
@@ -15,19 +16,23 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from chemscale.grid import Cell
 from chemscale.training.ranks import Ranks
 
-_EPSILON = 1e-8
+EPSILON = 1e-8
 # elements of the parameters that one part of the state holds, about: what a writer keeps in memory at a time
-_PART = 2**26
+PART = 2**26
 
 
 class Engine(Protocol):
     """What `training/lm.py` and `training/potential.py` rely on.
 
-    A step is any number of `backward`, whose gradients add up, and one `update`. What `weights` gives belongs to the
-    engine that gave it, which alone can tell what is in it.
+    `module` is what a loop calls. A step is any number of `backward`, whose gradients add up, and one `update`; all
+    ranks make as many passes. What `weights` gives belongs to the engine that gave it, which alone can tell what is in
+    it.
     """
+
+    module: nn.Module
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of a share of the step's loss."""
@@ -40,6 +45,9 @@ class Engine(Protocol):
 
     def weights(self) -> Any:
         """A copy of the weights that are evaluated."""
+
+    def named(self, weights: Any) -> dict[str, Tensor]:
+        """What `weights` gave earlier, by the names of the parameters, on rank 0; all ranks call it."""
 
     def state(self, best: Any = None) -> Iterator[dict[str, Tensor]]:
         """Everything that a continuation needs, and the weights `best`, in parts: KIND/PARAMETER to fp32 tensors.
@@ -70,7 +78,7 @@ class TorchEngine:
         average: float,
         ranks: Ranks | None = None,
     ) -> None:
-        self._ranks = ranks or Ranks()
+        self.module, self._ranks = module, ranks or Ranks()
         named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
         # matrices first, so that decay is one slice of the flat buffer
         named.sort(key=lambda entry: entry[1].ndim < 2)
@@ -115,7 +123,7 @@ class TorchEngine:
         self._moment.lerp_(self._gradient, 1 - self._beta1)
         self._square.mul_(self._beta2).addcmul_(self._gradient, self._gradient, value=1 - self._beta2)
         correction1, correction2 = 1 - self._beta1**self._steps, 1 - self._beta2**self._steps
-        root = self._square.sqrt().div_(math.sqrt(correction2)).add_(_EPSILON)
+        root = self._square.sqrt().div_(math.sqrt(correction2)).add_(EPSILON)
         self._flat.addcdiv_(self._moment, root, value=-rate / correction1)
 
     @contextmanager
@@ -132,6 +140,10 @@ class TorchEngine:
         """A copy of the weights that are evaluated, as one flat tensor."""
         return (self._flat if self._average is None else self._average).clone()
 
+    def named(self, weights: Tensor) -> dict[str, Tensor]:
+        """What `weights` gave earlier, by the names of the parameters."""
+        return {name: weights[start:end].view(shape) for name, (start, end, shape) in self._places.items()}
+
     def _kinds(self, best: Tensor | None) -> dict[str, Tensor]:
         kinds = {"weights": self._flat, "moment": self._moment, "square": self._square}
         kinds |= {} if self._average is None else {"average": self._average}
@@ -143,7 +155,7 @@ class TorchEngine:
         part: dict[str, Tensor] = {}
         held = 0
         for name, (start, end, shape) in self._places.items():
-            if part and held + end - start > _PART:
+            if part and held + end - start > PART:
                 yield part
                 part, held = {}, 0
             part |= {f"{kind}/{name}": flat[start:end].view(shape) for kind, flat in kinds.items()}
@@ -165,3 +177,15 @@ class TorchEngine:
         assert not missing or missing == without_best, f"a whole state lacks {sorted(missing)[:3]}"
         self._steps = steps
         return None if missing else best
+
+
+def make(module: nn.Module, cell: Cell, ranks: Ranks) -> Engine:
+    """The engine that a cell names, for a module whose weights are drawn."""
+    settings: dict[str, Any] = {
+        name: cell.training[name] for name in ("weight_decay", "beta1", "beta2", "gradient_clip", "average")
+    }
+    if cell.engine["zero"] == 0:
+        return TorchEngine(module, ranks=ranks, **settings)
+    from chemscale.training.zero import ZeroEngine
+
+    return ZeroEngine(module, stage=cell.engine["zero"], offload=cell.engine["offload"], ranks=ranks, **settings)

@@ -17,7 +17,7 @@ from chemscale.cost.parameters import count
 from chemscale.data.arrays import LanguageData
 from chemscale.data.tokenizer import PAD, Tokenizer
 from chemscale.models import registry, weights
-from chemscale.training.engine import TorchEngine
+from chemscale.training.engine import make
 from chemscale.training.job import Job
 from chemscale.training.metrics import cluster_sums
 from chemscale.training.ranks import Ranks
@@ -52,15 +52,7 @@ def train(job: Job, attempts: int) -> None:
     model = registry.build(
         cell.family, cell.knobs, vocab_size=len(tokenizer), seed=cell.seed, embedding_std=settings["embedding_std"]
     )
-    engine = TorchEngine(
-        model,
-        weight_decay=settings["weight_decay"],
-        beta1=settings["beta1"],
-        beta2=settings["beta2"],
-        gradient_clip=settings["gradient_clip"],
-        average=settings["average"],
-        ranks=ranks,
-    )
+    engine = make(model, cell, ranks)
 
     # --- the loop -----------------------------------------------------------------------------------------------------
     progress, best, curve = job.resume(engine)
@@ -72,10 +64,8 @@ def train(job: Job, attempts: int) -> None:
         num_predicted = int(predicted[chosen].sum())
         loss = 0.0
         for part in micro_batches(predicted, chosen, ranks.size, cell.engine["micro_tokens"])[ranks.rank]:
-            if not len(part):
-                continue
             # the loss of the step, whatever its parts: each token weighs the same
-            share = _loss_per_token(model, _padded(data, subset.index[part])).sum() / num_predicted
+            share = _loss_per_token(engine.module, _padded(data, subset.index[part])).sum() / num_predicted
             engine.backward(share)
             loss += share.item()
         norm = engine.update(rate)
@@ -95,7 +85,7 @@ def train(job: Job, attempts: int) -> None:
         )
         if progress.step in to_validate:
             with engine.evaluated():
-                val_loss = _mean_loss(model, data, validation.index, ranks)
+                val_loss = _mean_loss(engine.module, data, validation.index, ranks)
             curve.write(step=progress.step, val_loss=val_loss)
             progress.stale += 1
             if val_loss < progress.best_loss:
@@ -107,11 +97,12 @@ def train(job: Job, attempts: int) -> None:
     # --- test: the weights of the best validation ---------------------------------------------------------------------
     assert best is not None, "the last step is always validated"
     with engine.evaluated(best):
-        sums = _loss_per_molecule(model, data, test.index, ranks)
-        if ranks.writes:
-            weights.save(
-                job.checkpoint.folder, model, {"family": cell.family, "knobs": cell.knobs, "vocab": len(tokenizer)}
-            )
+        sums = _loss_per_molecule(engine.module, data, test.index, ranks)
+    named = engine.named(best)
+    if ranks.writes:
+        weights.save(
+            job.checkpoint.folder, named, {"family": cell.family, "knobs": cell.knobs, "vocab": len(tokenizer)}
+        )
     clusters = cluster_sums(data.cluster_names, data.test_clusters, sums, _predicted(data, test.index))
 
     # --- records ------------------------------------------------------------------------------------------------------
@@ -146,7 +137,10 @@ def _predicted(data: LanguageData, index: NDArray[np.int64]) -> NDArray[np.int64
 
 
 def _padded(data: LanguageData, index: NDArray[np.int64]) -> Tensor:
-    """Molecules as one block of tokens [molecules, longest], padded at the right end."""
+    """Molecules as one block of tokens [molecules, longest], padded at the right end; no molecule is a row of pads."""
+    if not len(index):
+        # a pass that others wait for, whose loss is 0
+        return torch.full((1, 2), PAD)
     starts, lengths = data.offsets[index], data.offsets[index + 1] - data.offsets[index]
     width = int(lengths.max())
     positions = starts[:, None] + np.arange(width)
@@ -180,8 +174,10 @@ def _loss_per_molecule(
             batches.append(order[first:position])
             first = position
     sums = torch.zeros(len(index), dtype=torch.float64)
+    # all ranks make as many passes
+    batches += [order[:0]] * (-len(batches) % ranks.size)
     for batch in batches[ranks.rank :: ranks.size]:
-        sums[batch] = _loss_per_token(model, _padded(data, index[batch])).double().sum(1)
+        sums[batch] = _loss_per_token(model, _padded(data, index[batch])).double().sum(1)[: len(batch)]
     ranks.add_up(sums)
     return sums.numpy()
 

@@ -19,7 +19,7 @@ from chemscale.cost.parameters import count
 from chemscale.data.arrays import FrameData
 from chemscale.models import registry, weights
 from chemscale.models.potential import Potential
-from chemscale.training.engine import TorchEngine
+from chemscale.training.engine import make
 from chemscale.training.job import Job
 from chemscale.training.metrics import cluster_sums
 from chemscale.training.sampler import FrameBatches, total_steps
@@ -54,14 +54,7 @@ def train(job: Job, attempts: int) -> None:
 
     # --- model and engine ---------------------------------------------------------------------------------------------
     model = Potential(registry.build(cell.family, cell.knobs, seed=cell.seed), torch.from_numpy(reference), scale)
-    engine = TorchEngine(
-        model,
-        weight_decay=settings["weight_decay"],
-        beta1=settings["beta1"],
-        beta2=settings["beta2"],
-        gradient_clip=settings["gradient_clip"],
-        average=settings["average"],
-    )
+    engine = make(model, cell, job.ranks)
 
     # --- the loop -----------------------------------------------------------------------------------------------------
     progress, best, curve = job.resume(engine)
@@ -117,7 +110,9 @@ def train(job: Job, attempts: int) -> None:
             others = _errors(model, _Frames(further, split.index, cell.knobs["cutoff"], reference, scale), scale)
             evaluation_digests[name] = split.digest
             test_metrics |= {f"{name}_{metric}": value for metric, value in others.metrics().items()}
-        weights.save(job.checkpoint.folder, model, {"family": cell.family, "knobs": cell.knobs})
+    # the model's buffers, reference energies and scale, belong to it
+    named = model.state_dict() | engine.named(best)
+    weights.save(job.checkpoint.folder, named, {"family": cell.family, "knobs": cell.knobs})
     clusters = cluster_sums(data.cluster_names, data.test_clusters, errors.force_sums, errors.components)
 
     # --- records ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ SPEC = {"family": "painn", "knobs": KNOBS}
 
 def test_round_trip_and_refusals(tmp_path):
     model, other = (registry.build("painn", KNOBS, seed=seed) for seed in (0, 1))
-    weights.save(tmp_path, model, SPEC)
+    weights.save(tmp_path, model.state_dict(), SPEC)
     weights.load_into(tmp_path, other, SPEC)
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
     with pytest.raises(RecordError, match="expected"):

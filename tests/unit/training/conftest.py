@@ -41,36 +41,37 @@ _TRAINING = {
 }  # fmt: skip
 
 
-@pytest.fixture
+def toy_cell(domain="language", seed=0, protocol=None, **training):
+    """A cell of either domain, 20 steps long."""
+    language = domain == "language"
+    batch = {"batch_tokens": 64, "embedding_std": 0.1} if language else {
+        "batch_frames": 4, "energy_weight": 1.0, "force_weight": 1.0}  # fmt: skip
+    knobs = (
+        {"layers": 2, "width": 8, "heads": 2}
+        if language
+        else {"width": 4, "interactions": 2, "num_radial": 4, "cutoff": 4.0}
+    )
+    return Cell(
+        study="toy",
+        family="chemgpt" if language else "painn",
+        size="tiny",
+        num_samples=30,
+        seed=seed,
+        control=None,
+        domain=domain,
+        knobs=knobs,
+        protocol=protocol or {"kind": "equal_steps", "steps": 20},
+        training=_TRAINING | batch | training,
+        data={
+            "name": "toy",
+            "key": LANGUAGE_KEY if language else FRAMES_KEY,
+            "evaluations": {} if language else {"again": FRAMES_KEY},
+        },
+        threads=1,
+    )
+
+
+@pytest.fixture(scope="session")
 def make_cell():
     """A function that makes a cell of either domain, 20 steps long."""
-
-    def make(domain="language", seed=0, protocol=None, **training):
-        language = domain == "language"
-        batch = {"batch_tokens": 64, "embedding_std": 0.1} if language else {
-            "batch_frames": 4, "energy_weight": 1.0, "force_weight": 1.0}  # fmt: skip
-        knobs = (
-            {"layers": 2, "width": 8, "heads": 2}
-            if language
-            else {"width": 4, "interactions": 2, "num_radial": 4, "cutoff": 4.0}
-        )
-        return Cell(
-            study="toy",
-            family="chemgpt" if language else "painn",
-            size="tiny",
-            num_samples=30,
-            seed=seed,
-            control=None,
-            domain=domain,
-            knobs=knobs,
-            protocol=protocol or {"kind": "equal_steps", "steps": 20},
-            training=_TRAINING | batch | training,
-            data={
-                "name": "toy",
-                "key": LANGUAGE_KEY if language else FRAMES_KEY,
-                "evaluations": {} if language else {"again": FRAMES_KEY},
-            },
-            threads=1,
-        )
-
-    return make
+    return toy_cell

@@ -58,7 +58,7 @@ def test_continues_bit_for_bit(monkeypatch):
     first = _engine(parted)
     for step in range(4):
         _step(first, _loss(parted, step), 0.01)
-    monkeypatch.setattr(engine_module, "_PART", 21)  # a matrix a part
+    monkeypatch.setattr(engine_module, "PART", 21)  # a matrix a part
     best = first.weights()
     state = copy.deepcopy([*first.state(best)])
     assert len(state) == 3

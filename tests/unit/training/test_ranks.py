@@ -41,16 +41,24 @@ def _curve(folder):
     return {key: np.array([line[key] for line in lines if key in line]) for key in ("loss", "val_loss", "tokens_seen")}
 
 
-def _spread(make_cell, ranks, micro_tokens, **training):
+def _spread(make_cell, ranks, micro_tokens, zero=0, **training):
     cell = make_cell(**training)
-    cell.engine.update(ranks=ranks, micro_tokens=micro_tokens)
+    cell.engine.update(ranks=ranks, micro_tokens=micro_tokens, zero=zero)
     return cell
 
 
-@pytest.mark.parametrize(("ranks", "micro_tokens"), [(1, 24), (2, None), (2, 16)])
-def test_a_spread_step_is_the_same_step(make_cell, data_dir, tmp_path, ranks, micro_tokens):
-    alone = _curve(_train(make_cell(learning_rate=1e-3), tmp_path / "alone", data_dir))
-    cell = _spread(make_cell, ranks, micro_tokens, learning_rate=1e-3)
+@pytest.fixture(scope="module")
+def alone(make_cell, data_dir, tmp_path_factory):
+    """The curve of a cell that one process trains."""
+    cell = make_cell(learning_rate=1e-3)
+    return _curve(_train(cell, tmp_path_factory.mktemp("alone"), data_dir))
+
+
+@pytest.mark.parametrize(
+    ("ranks", "micro_tokens", "zero"), [(1, 24, 0), (2, None, 0), (2, 16, 0), (2, 16, 1), (2, None, 2), (2, 16, 3)]
+)
+def test_a_spread_step_is_the_same_step(make_cell, data_dir, tmp_path, alone, ranks, micro_tokens, zero):
+    cell = _spread(make_cell, ranks, micro_tokens, zero, learning_rate=1e-3)
     spread = _curve(_train(cell, tmp_path / "spread", data_dir))
     assert spread["tokens_seen"].tolist() == alone["tokens_seen"].tolist()
     np.testing.assert_allclose(spread["loss"], alone["loss"], rtol=1e-5)
