@@ -219,7 +219,8 @@ def passport_rows(name: str, passport: Mapping[str, Any]) -> list[dict[str, Any]
     for pair in passport["overlaps"]:
         numbers = {key: pair[key] for key in ("rows", "groups", "scaffolds")}
         found.append({"kind": "overlap", "item": " and ".join(pair["splits"]), **numbers})
-    for split, counts in sorted(passport["lengths"].items()):
+    lengths = passport["lengths"]
+    for split, counts in ((split, lengths[split]) for split in ALL_SPLITS if split in lengths):
         rows = sum(count for _, count in counts)
         total = sum(length * count for length, count in counts)
         numbers = {"low": counts[0][0], "mean": total / rows, "high": counts[-1][0], "rows": rows}

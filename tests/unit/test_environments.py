@@ -12,7 +12,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # the extras that each environment is built of, beside the package's own dependencies
-STACKS = {"data": ["data"], "train": ["train"], "study": ["data", "study", "workflow"]}
+STACKS = {"data": ["data"], "train": ["train", "zero"], "study": ["data", "study", "workflow"]}
 
 
 def normal(name: str) -> str:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from chemscale.io import sha256_file
@@ -122,8 +123,7 @@ def test_a_rank_that_is_killed_takes_the_cell_with_it_and_the_reason_is_kept(mak
     curve = cell.folder(tmp_path) / "checkpoint" / "curve.jsonl"
     with subprocess.Popen(_command(cell, tmp_path, data_dir), env=_environment(), stderr=subprocess.PIPE) as process:
         _until(lambda: curve.exists())
-        children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
-        os.kill(int(children.stdout.split()[1]), signal.SIGKILL)
+        psutil.Process(process.pid).children()[1].kill()
         assert process.wait(60) == 1
     assert "RuntimeError" in json.loads((cell.folder(tmp_path) / "checkpoint" / "failure.json").read_text())["reason"]
 
@@ -134,9 +134,10 @@ def test_ranks_end_with_their_launcher(make_cell, data_dir, tmp_path):
     curve = cell.folder(tmp_path) / "checkpoint" / "curve.jsonl"
     with subprocess.Popen(_command(cell, tmp_path, data_dir), env=_environment(), stderr=subprocess.PIPE) as process:
         _until(lambda: curve.exists())
-        children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+        ranks = psutil.Process(process.pid).children()
         process.kill()
-    _until(lambda: not any(Path(f"/proc/{child}").exists() for child in children.stdout.split()))
+    assert len(ranks) == 2
+    _until(lambda: not any(rank.is_running() for rank in ranks))
 
 
 def test_the_first_failure_counts(monkeypatch):
