@@ -74,6 +74,11 @@ class Sourced(DataSection):
         return self
 
 
+def _stated(section: Section) -> set[str]:
+    """The keys that have another value than by default: a resolved config holds all keys, and is valid, too."""
+    return {name for name, field in type(section).model_fields.items() if getattr(section, name) != field.default}
+
+
 class Molecules(Sourced):
     """Molecules for a language model: a source of SMILES, and the policy for stereo, fragments and vocabulary."""
 
@@ -104,7 +109,7 @@ class Molecules(Sourced):
     def _vocabulary_is_pinned(self) -> Molecules:
         if (self.vocabulary is None) != (self.vocabulary_digest is None):
             raise ValueError("vocabulary and vocabulary_digest are set together")
-        if self.vocabulary is not None and "min_symbol_count" in self.model_fields_set:
+        if self.vocabulary is not None and "min_symbol_count" in _stated(self):
             raise ValueError("min_symbol_count makes a vocabulary; with a pinned one there is none to make")
         if self.unknown_symbols == "reject" and self.vocabulary is None:
             raise ValueError("unknown_symbols 'reject' takes a pinned vocabulary: one from training knows its symbols")
@@ -280,9 +285,9 @@ class Training(Section):
     @model_validator(mode="after")
     def _schedule_takes_its_keys(self) -> Training:
         unused = {"constant": {"final_rate", "decay"}, "cosine": {"decay"}, "stable_decay": set()}[self.schedule]
-        if given := sorted(unused & self.model_fields_set):
+        if given := sorted(unused & _stated(self)):
             raise ValueError(f"schedule {self.schedule!r} takes no {' and no '.join(given)}")
-        if self.warmup_steps is not None and "warmup" in self.model_fields_set:
+        if self.warmup_steps is not None and "warmup" in _stated(self):
             raise ValueError("give warmup, a share of the steps, or warmup_steps")
         return self
 

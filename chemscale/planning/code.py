@@ -67,12 +67,13 @@ _TRAINING = (
     "training/run",
     "training/sampler",
     "training/schedule",
+    "training/zero",
     "data/arrays",
     "data/manifest",
     "data/subsets",
 )
 _DOMAINS = {
-    "language": ("data/tokenizer", "training/lm", "training/zero"),
+    "language": ("data/tokenizer", "training/lm"),
     "potentials": ("models/potential", "models/radial", "training/potential", "units"),
 }
 

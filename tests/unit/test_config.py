@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from chemscale.config import load_config
+from chemscale.config import LanguageTraining, load_config
 from chemscale.errors import ConfigError
 from chemscale.study import load_study
 
@@ -162,3 +162,24 @@ def test_key_of_data_ignores_workers_alone(edited):
     base = load_study(edited("threads", 1)).data_key("molecules")
     assert load_study(edited("data", "molecules", "workers", 7)).data_key("molecules") == base
     assert load_study(edited("data", "molecules", "max_symbols", 63)).data_key("molecules") != base
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"schedule": "constant", "warmup_steps": 100}, {"schedule": "stable_decay", "decay": 0.3, "final_rate": 0.0}],
+)
+def test_resolved_training_settings_are_settings_again(settings):
+    rule = {"at_reference": 0.01, "reference": 32, "power": 0.0}
+    resolved = LanguageTraining(learning_rate=rule, batch_tokens=64, **settings).model_dump(mode="json")
+    assert LanguageTraining.model_validate(resolved).model_dump(mode="json") == resolved
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"decay": 0.3}, "takes no decay"), ({"schedule": "constant", "final_rate": 0.5}, "takes no final_rate"),
+     ({"warmup": 0.2, "warmup_steps": 9}, "give warmup")],
+)  # fmt: skip
+def test_a_schedule_takes_its_own_keys_alone(settings, message):
+    rule = {"at_reference": 0.01, "reference": 32, "power": 0.0}
+    with pytest.raises(ValueError, match=message):
+        LanguageTraining(learning_rate=rule, batch_tokens=64, **settings)
