@@ -10,7 +10,8 @@ from chemscale.records import METRIC_FIELDS, check_metrics, gather
 
 CELL = {
     "study": "s", "family": "painn", "size": "w8", "num_samples": 32, "seed": 0, "control": None,
-    "domain": "potentials", "knobs": {}, "protocol": {"kind": "one_pass"}, "training": {}, "data": {}, "threads": 1, "engine": {},
+    "domain": "potentials", "knobs": {}, "protocol": {"kind": "one_pass"}, "training": {}, "data": {}, "threads": 1,
+    "engine": {},
 }  # fmt: skip
 PATH = "cells/painn/w8/n32/seed0"
 
