@@ -84,9 +84,9 @@ def test_a_folder_that_transformers_wrote_is_read(tmp_path):
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
-    [("model_type", "llama", "model_type 'llama'"), ("window_size", 128, "window_size 128"),
-     ("attention_types", [[["global"], 2]], "global and local in turn"), ("intermediate_size", 7, "four times"),
-     ("vocab_size", 9, "shape")],
+    [("model_type", "bert", "model_type 'bert'"), ("model_type", "llama", "num_hidden_layers None"),
+     ("window_size", 128, "window_size 128"), ("intermediate_size", 7, "intermediate_size 7"),
+     ("attention_types", [[["global"], 2]], r"attention_types \['global', 'global'\]"), ("vocab_size", 9, "shape")],
 )  # fmt: skip
 def test_another_kind_of_model_is_refused(exported, tmp_path, key, value, message):
     folder = shutil.copytree(exported, tmp_path / "model")
