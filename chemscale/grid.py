@@ -13,7 +13,13 @@ from chemscale.errors import RecordError
 from chemscale.io import digest
 
 # one process that takes a step's batch as a whole
-ALONE = {"ranks": 1, "micro_tokens": None, "zero": 0, "offload": False}
+ALONE: dict[str, Any] = {
+    "ranks": 1,
+    "micro_tokens": None,
+    "zero": 0,
+    "offload": False,
+    "checkpoint_seconds": 60.0,
+}
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,6 @@ class Job:
         log: logging.Logger,
         should_stop: Callable[[], bool],
         ranks: Ranks,
-        checkpoint_seconds: float = 60.0,
     ) -> None:
         self.cell, self.datasets, self.code, self.log, self.ranks = cell, datasets, code, log, ranks
         self.folder = cell.folder(root)
@@ -112,7 +111,7 @@ class Job:
             | {f"data of {name}": value for name, value in evaluations.items()},
             log,
         )
-        self._should_stop, self._checkpoint_seconds = should_stop, checkpoint_seconds
+        self._should_stop = should_stop
         self._saved = self._begun = time.monotonic()
         self.started = timestamp()
 
@@ -154,7 +153,7 @@ class Job:
         """Checkpoint when it is time or when a signal asks to stop; then `Stopped` ends the run."""
         now = time.monotonic()
         # any rank may have got the signal; one clock decides
-        due = self.ranks.writes and now - self._saved >= self._checkpoint_seconds
+        due = self.ranks.writes and now - self._saved >= self.cell.engine["checkpoint_seconds"]
         stop, save = (value > 0 for value in self.ranks.totals([self._should_stop(), due]))
         if not stop and not save:
             return
