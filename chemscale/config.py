@@ -314,6 +314,7 @@ class LanguageEngine(Section):
     micro_tokens: Positive | None = None  # computed tokens that a rank takes at a time; unset, its whole share
     zero: Literal[0, 1, 2, 3] = 0  # DeepSpeed's stage: ranks share moments, then gradients, then weights; 0, nothing
     offload: bool = False  # of moments and fp32 weights into the host's memory
+    recompute: bool = False  # blocks in the backward pass, in place of keeping what their gradients take
     checkpoint_seconds: PositiveFloat = 60.0  # between two checkpoints of a running cell
 
     @model_validator(mode="after")

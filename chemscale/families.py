@@ -43,6 +43,8 @@ _DECODER_KNOBS = {
     "width": Knob(int, 2, 65536, "features per token"),
     "heads": Knob(int, 1, 512, "attention heads; divides the width"),
 }
+# modules that a decoder's own one uses: part of what decides its bits
+_DECODER_MODULES = ("models/decoder", "models/operations")
 _GRAPH_KNOBS = {
     "width": Knob(int, 2, 4096, "features per atom"),
     "interactions": Knob(int, 1, 24, "message-passing layers"),
@@ -53,9 +55,9 @@ _GRAPH_KNOBS = {
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
-        Family("chemgpt", LANGUAGE, "models/chemgpt", _DECODER_KNOBS, ("models/decoder",)),
+        Family("chemgpt", LANGUAGE, "models/chemgpt", _DECODER_KNOBS, _DECODER_MODULES),
         # another block style: rotary positions, which turn pairs of a head's features
-        Family("chemgpt_modern", LANGUAGE, "models/chemgpt_modern", _DECODER_KNOBS, ("models/decoder",), head_step=2),
+        Family("chemgpt_modern", LANGUAGE, "models/chemgpt_modern", _DECODER_KNOBS, _DECODER_MODULES, head_step=2),
         Family("schnet", POTENTIALS, "models/schnet", _GRAPH_KNOBS),
         Family("painn", POTENTIALS, "models/painn", _GRAPH_KNOBS),
     )

@@ -18,6 +18,7 @@ ALONE: dict[str, Any] = {
     "micro_tokens": None,
     "zero": 0,
     "offload": False,
+    "recompute": False,
     "checkpoint_seconds": 60.0,
 }
 

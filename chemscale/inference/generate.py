@@ -10,7 +10,8 @@ from torch import Tensor
 
 from chemscale.data.tokenizer import CLS, MASK, PAD, SEP, SPECIAL, UNK, Tokenizer, symbols
 from chemscale.errors import InputError
-from chemscale.models.decoder import MAX_POSITIONS, Decoder, Past
+from chemscale.models.decoder import MAX_POSITIONS, Decoder
+from chemscale.models.operations import Past
 
 # Drawn at a time, and so the unit of the stream of random numbers: the first molecules of a seed are the same for
 # every number of them

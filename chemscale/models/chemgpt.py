@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from chemscale.models.decoder import MAX_POSITIONS, Decoder, Past, causal_mask, initialise
+from chemscale.models.decoder import MAX_POSITIONS, Decoder, initialise
+from chemscale.models.operations import Past, attention, gelu
 
 WINDOW = 256
 _EPSILON = 1e-5
@@ -35,17 +35,10 @@ class Block(nn.Module):
         """Features [B, L, width] to features of the same shape; with a past, of the tokens that follow it."""
         batch, length, width = hidden.shape
         projected = self.query_key_value(self.norm_attention(hidden))
-        query, key, value = projected.view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        if past is not None:
-            key, value = past.extended(key, value)
-        mask = causal_mask(length, key.shape[2], WINDOW if self.local else None, hidden.device)
-        causal = mask is None and length == key.shape[2]
-        attended = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=causal, scale=1.0
-        )
-        hidden = hidden + self.attention_output(attended.transpose(1, 2).reshape(batch, length, width))
-        inner = functional.gelu(self.mlp_input(self.norm_mlp(hidden)), approximate="tanh")
-        output: Tensor = hidden + self.mlp_output(inner)
+        heads = projected.view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        attended = attention(heads, 1.0, past, WINDOW if self.local else None)
+        hidden = hidden + self.attention_output(attended)
+        output: Tensor = hidden + self.mlp_output(gelu(self.mlp_input(self.norm_mlp(hidden))))
         return output
 
 

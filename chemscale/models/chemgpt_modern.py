@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chemscale.models.decoder import Decoder, Past, causal_mask, initialise
+from chemscale.models.decoder import Decoder, initialise
+from chemscale.models.operations import Past, attention
 
 _EPSILON = 1e-5
 ROTARY_BASE = 10_000.0
@@ -25,11 +26,11 @@ def inner_width(width: int) -> int:
 
 
 def _rotated(features: Tensor, start: int) -> Tensor:
-    """Queries or keys [B, heads, L, d] turned by the angles of their positions, from `start` on.
+    """Queries or keys [..., L, d] turned by the angles of their positions, from `start` on.
 
     Feature i and feature i + d/2 are the two coordinates that an angle turns.
     """
-    length, half = features.shape[2], features.shape[3] // 2
+    length, half = features.shape[-2], features.shape[-1] // 2
     frequency = ROTARY_BASE ** (-torch.arange(half, device=features.device, dtype=torch.float32) / half)
     angle = torch.arange(start, start + length, device=features.device)[:, None] * frequency
     cosine, sine = angle.cos().to(features.dtype), angle.sin().to(features.dtype)
@@ -54,15 +55,11 @@ class Block(nn.Module):
         """Features [B, L, width] to features of the same shape; with a past, of the tokens that follow it."""
         batch, length, width = hidden.shape
         projected = self.query_key_value(self.norm_attention(hidden))
-        query, key, value = projected.view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        start = 0 if past is None else past.length
-        query, key = _rotated(query, start), _rotated(key, start)
-        if past is not None:
-            key, value = past.extended(key, value)
-        mask = causal_mask(length, key.shape[2], None, hidden.device)
-        causal = mask is None and length == key.shape[2]
-        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
-        hidden = hidden + self.attention_output(attended.transpose(1, 2).reshape(batch, length, width))
+        features = width // self.heads
+        heads = projected.view(batch, length, 3, self.heads, features).permute(2, 0, 3, 1, 4)
+        rotated = _rotated(heads[:2], 0 if past is None else past.length)
+        attended = attention(torch.cat([rotated, heads[2:]]), features**-0.5, past)
+        hidden = hidden + self.attention_output(attended)
         gate, inner = self.mlp_input(self.norm_mlp(hidden)).chunk(2, -1)
         output: Tensor = hidden + self.mlp_output(functional.silu(gate) * inner)
         return output

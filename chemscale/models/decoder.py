@@ -1,4 +1,4 @@
-"""What language models share: a decoder of blocks over tied token embeddings, and the memory of tokens so far."""
+"""What language models share: a decoder of blocks over tied token embeddings."""
 
 from __future__ import annotations
 
@@ -7,44 +7,23 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from chemscale.models.operations import Past
 
 MAX_POSITIONS = 2048
 _INIT_STD = 0.02
 
 
-class Past:
-    """What one block keeps of the tokens so far, so that further ones cost no more than themselves."""
-
-    def __init__(self, capacity: int) -> None:
-        """`capacity`: the most tokens that there will be."""
-        self._capacity, self.length = capacity, 0
-        self._keys: Tensor | None = None
-        self._values: Tensor | None = None
-
-    def extended(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """All keys and values [B, heads, tokens, features], those of further tokens appended."""
-        if self._keys is None or self._values is None:
-            batch, heads, _, features = keys.shape
-            self._keys = keys.new_empty(batch, heads, self._capacity, features)
-            self._values = torch.empty_like(self._keys)
-        end = self.length + keys.shape[2]
-        self._keys[:, :, self.length : end] = keys
-        self._values[:, :, self.length : end] = values
-        self.length = end
-        return self._keys[:, :, :end], self._values[:, :, :end]
-
-    def keep(self, rows: Tensor) -> None:
-        """Forget all rows of the batch but these."""
-        assert self._keys is not None
-        assert self._values is not None
-        self._keys, self._values = self._keys[rows], self._values[rows]
-
-
 class Decoder(nn.Module):
     """Tied token embeddings, blocks and a last norm; `position` is a table of learned positions, or None.
 
-    A block takes features [B, L, width] and a `Past` or None, and gives features of the same shape.
+    A block takes features [B, L, width] and a `Past` or None, and gives features of the same shape. Where `recompute`
+    is set, a training pass keeps of each block its input alone and computes the block anew when its gradient is asked
+    for: a third more work for a fraction of the memory, and the same bits.
     """
+
+    recompute = False
 
     def __init__(
         self, vocab_size: int, width: int, position: nn.Embedding | None, blocks: Sequence[nn.Module], norm: nn.Module
@@ -70,22 +49,12 @@ class Decoder(nn.Module):
             start = pasts[0].length if pasts else 0
             hidden = hidden + self.position.weight[start : start + tokens.shape[1]]
         for number, block in enumerate(self.blocks):
-            hidden = block(hidden, pasts[number] if pasts else None)
+            if self.recompute and torch.is_grad_enabled():
+                hidden = checkpoint(block, hidden, use_reentrant=False, preserve_rng_state=False)
+            else:
+                hidden = block(hidden, pasts[number] if pasts else None)
         normed: Tensor = self.norm(hidden)
         return normed
-
-
-def causal_mask(length: int, seen: int, window: int | None, device: torch.device) -> Tensor | None:
-    """True where a query (row, of the last `length`) sees a key (column): itself and `window` - 1 tokens before it.
-
-    None where every query of the whole sequence sees all before it, or there is one query, which sees all: fused
-    attention does that without a mask.
-    """
-    if (window is None or seen <= window) and length in (1, seen):
-        return None
-    distance = torch.arange(seen - length, seen, device=device)[:, None] - torch.arange(seen, device=device)[None, :]
-    mask = distance >= 0
-    return mask if window is None else mask & (distance < window)
 
 
 def initialise(model: Decoder, generator: torch.Generator, embedding_std: float) -> None:

@@ -52,6 +52,7 @@ def train(job: Job, attempts: int) -> None:
     model = registry.build(
         cell.family, cell.knobs, vocab_size=len(tokenizer), seed=cell.seed, embedding_std=settings["embedding_std"]
     )
+    model.recompute = cell.engine["recompute"]
     engine = make(model, cell, ranks)
 
     # --- the loop -----------------------------------------------------------------------------------------------------

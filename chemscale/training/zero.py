@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chemscale.training.engine import EPSILON, PART
+from chemscale.training.engine import PART, step_of_adamw
 from chemscale.training.ranks import Ranks
 
 _NEVER = 1 << 62  # steps between two lines that DeepSpeed prints
@@ -81,17 +81,20 @@ class _AdamW:
     @torch.no_grad()
     def step(self) -> None:
         """Update the partitions in `param_groups` from their gradients, already summed and clipped."""
-        correction1, correction2 = 1 - self.beta1**self.steps, 1 - self.beta2**self.steps
         decay = min(self.average, (1 + self.steps) / (10 + self.steps))
         for group in self.param_groups:
             for flat in group["params"]:
-                state, gradient = self.state[flat], flat.grad
-                if group["weight_decay"]:
-                    flat.mul_(1 - group["lr"] * group["weight_decay"])
-                state["moment"].lerp_(gradient, 1 - self.beta1)
-                state["square"].mul_(self.beta2).addcmul_(gradient, gradient, value=1 - self.beta2)
-                root = state["square"].sqrt().div_(math.sqrt(correction2)).add_(EPSILON)
-                flat.addcdiv_(state["moment"], root, value=-group["lr"] / correction1)
+                state = self.state[flat]
+                step_of_adamw(
+                    flat,
+                    flat.grad,
+                    state["moment"],
+                    state["square"],
+                    step=self.steps,
+                    rate=group["lr"],
+                    betas=(self.beta1, self.beta2),
+                    weight_decay=group["weight_decay"],
+                )
                 if self.average:
                     state["average"].lerp_(flat, 1 - decay)
 

@@ -7,7 +7,7 @@ from torch.nn import functional
 from chemscale.cost.parameters import count
 from chemscale.models import registry
 from chemscale.models.chemgpt import ChemGPT
-from chemscale.models.decoder import Past
+from chemscale.models.operations import Past
 
 KNOBS = {"layers": 4, "width": 32, "heads": 4}
 VOCABULARY = 50

@@ -6,7 +6,7 @@ import torch
 from chemscale.data.tokenizer import SPECIAL, Tokenizer
 from chemscale.inference import hugging_face
 from chemscale.models import registry
-from chemscale.models.decoder import Past
+from chemscale.models.operations import Past
 
 VOCABULARY = 50
 

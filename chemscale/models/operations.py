@@ -1,0 +1,155 @@
+"""Attention and gelu of the language models, written for many small blocks on a CPU; torch's own elsewhere.
+
+Cells of a scaling study are narrow and molecules are short. There torch's fused attention spends most of a step on
+loops over tiny blocks, and its gelu on a slow tanh; the same formulas as a few large operations take half of the time.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+# The longest molecule whose scores are written out, [L, L] for each head; up to here no window cuts anything off, too
+_WRITTEN_OUT = 256
+# Below this many features of a head a product with so few columns is slower than its transpose, by up to four times
+_THIN = 16
+_TANH = 2 * math.sqrt(2 / math.pi)
+_CUBE = 0.044715 * _TANH
+
+
+class Past:
+    """What one block keeps of the tokens so far, so that further ones cost no more than themselves."""
+
+    def __init__(self, capacity: int) -> None:
+        """`capacity`: the most tokens that there will be."""
+        self._capacity, self.length = capacity, 0
+        self._keys: Tensor | None = None
+        self._values: Tensor | None = None
+
+    def extended(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values [B, heads, tokens, features], those of further tokens appended."""
+        if self._keys is None or self._values is None:
+            batch, heads, _, features = keys.shape
+            self._keys = keys.new_empty(batch, heads, self._capacity, features)
+            self._values = torch.empty_like(self._keys)
+        end = self.length + keys.shape[2]
+        self._keys[:, :, self.length : end] = keys
+        self._values[:, :, self.length : end] = values
+        self.length = end
+        return self._keys[:, :, :end], self._values[:, :, :end]
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all rows of the batch but these."""
+        assert self._keys is not None
+        assert self._values is not None
+        self._keys, self._values = self._keys[rows], self._values[rows]
+
+
+def attention(projected: Tensor, scale: float, past: Past | None, window: int | None = None) -> Tensor:
+    """Causal attention [B, L, heads * features] of queries, keys and values `projected` [3, B, heads, L, features].
+
+    With a past, the tokens follow those that it holds; it then holds them, too. `window` is how many tokens are seen,
+    the own one included; None for all.
+    """
+    _, batch, heads, length, features = projected.shape
+    assert window is None or window >= _WRITTEN_OUT
+    if past is None and length <= _WRITTEN_OUT and _plain(projected):
+        attended: Tensor = _Attention.apply(projected, scale)  # type: ignore[no-untyped-call]
+    else:
+        query, key, value = projected
+        if past is not None:
+            key, value = past.extended(key, value)
+        seen = key.shape[2]
+        mask = causal_mask(length, seen, window, projected.device)
+        causal = mask is None and length == seen
+        attended = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=causal, scale=scale
+        )
+    return attended.transpose(1, 2).reshape(batch, length, heads * features)
+
+
+def causal_mask(length: int, seen: int, window: int | None, device: torch.device) -> Tensor | None:
+    """True where a query (row, of the last `length`) sees a key (column): itself and `window` - 1 tokens before it.
+
+    None where every query of the whole sequence sees all before it, or there is one query, which sees all: fused
+    attention does that without a mask.
+    """
+    if (window is None or seen <= window) and length in (1, seen):
+        return None
+    distance = torch.arange(seen - length, seen, device=device)[:, None] - torch.arange(seen, device=device)[None, :]
+    mask = distance >= 0
+    return mask if window is None else mask & (distance < window)
+
+
+def gelu(inner: Tensor) -> Tensor:
+    """Gelu in its tanh form (Hendrycks & Gimpel 2016, arXiv 1606.08415)."""
+    if _plain(inner):
+        activated: Tensor = _Gelu.apply(inner)  # type: ignore[no-untyped-call]
+        return activated
+    return functional.gelu(inner, approximate="tanh")
+
+
+def _plain(values: Tensor) -> bool:
+    return values.device.type == "cpu" and values.dtype == torch.float32
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """The products of [n, L, M] and [n, M, features], of whatever memory layout is fastest."""
+    if right.shape[2] < _THIN:
+        return torch.bmm(right.transpose(1, 2), left.transpose(1, 2)).transpose(1, 2)
+    return torch.bmm(left, right)
+
+
+class _Attention(torch.autograd.Function):
+    """softmax(scale q k^T) v, causal, over [3, B, heads, L, features]; its gradient by the same products."""
+
+    @staticmethod
+    def forward(ctx: Any, projected: Tensor, scale: float) -> Tensor:
+        _, batch, heads, length, features = projected.shape
+        flat = projected.reshape(3, batch * heads, length, features)
+        query, key, value = flat
+        above = torch.full((length, length), -torch.inf).triu_(1)
+        scores = torch.baddbmm(above, query, key.transpose(1, 2), alpha=scale)
+        weights = torch.softmax(scores, -1, out=scores)
+        ctx.save_for_backward(flat, weights)
+        ctx.scale, ctx.shape = scale, projected.shape
+        return _product(weights, value).view(batch, heads, length, features)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        flat, weights = ctx.saved_tensors
+        query, key, value = flat
+        gradient = gradient.reshape(value.shape)
+        of_weights = torch.bmm(gradient, value.transpose(1, 2))
+        of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype).mul_(ctx.scale)
+        parts = (
+            _product(of_scores, key),
+            _product(of_scores.transpose(1, 2), query),
+            _product(weights.transpose(1, 2), gradient),
+        )
+        return torch.stack(parts).view(ctx.shape), None
+
+
+class _Gelu(torch.autograd.Function):
+    """x sigmoid(u), u = 2 sqrt(2 / pi) (x + 0.044715 x^3), which is the tanh form: tanh(u / 2) = 2 sigmoid(u) - 1."""
+
+    @staticmethod
+    def forward(ctx: Any, inner: Tensor) -> Tensor:
+        open_share = torch.addcmul(_scalar(_TANH), inner, inner, value=_CUBE).mul_(inner).sigmoid_()
+        ctx.save_for_backward(inner, open_share)
+        return inner * open_share
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        inner, open_share = ctx.saved_tensors
+        slope = torch.addcmul(_scalar(_TANH), inner, inner, value=3 * _CUBE).mul_(inner)
+        of_share = torch.addcmul(open_share, open_share, open_share, value=-1)
+        return slope.mul_(of_share).add_(open_share).mul_(gradient)
+
+
+def _scalar(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float32)
