@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from chemscale.models.decoder import MAX_POSITIONS, Decoder, initialise
-from chemscale.models.operations import Past, attention, gelu
+from chemscale.models.operations import Packed, Past, attention, gelu
 
 WINDOW = 256
 _EPSILON = 1e-5
@@ -31,12 +31,10 @@ class Block(nn.Module):
         self.mlp_input = nn.Linear(width, 4 * width)
         self.mlp_output = nn.Linear(4 * width, width)
 
-    def forward(self, hidden: Tensor, past: Past | None = None) -> Tensor:
-        """Features [B, L, width] to features of the same shape; with a past, of the tokens that follow it."""
-        batch, length, width = hidden.shape
-        projected = self.query_key_value(self.norm_attention(hidden))
-        heads = projected.view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        attended = attention(heads, 1.0, past, WINDOW if self.local else None)
+    def forward(self, hidden: Tensor, past: Past | None = None, packed: Packed | None = None) -> Tensor:
+        """Features to features of the same shape, see `Decoder`."""
+        projected = self.query_key_value(self.norm_attention(hidden)).unflatten(-1, (3, self.heads, -1))
+        attended = attention(projected, 1.0, past, packed, WINDOW if self.local else None)
         hidden = hidden + self.attention_output(attended)
         output: Tensor = hidden + self.mlp_output(gelu(self.mlp_input(self.norm_mlp(hidden))))
         return output

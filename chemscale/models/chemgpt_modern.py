@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chemscale.models.decoder import Decoder, initialise
-from chemscale.models.operations import Past, attention
+from chemscale.models.operations import Packed, Past, attention
 
 _EPSILON = 1e-5
 ROTARY_BASE = 10_000.0
@@ -25,14 +25,14 @@ def inner_width(width: int) -> int:
     return max(1, round(8 * width / 3))
 
 
-def _rotated(features: Tensor, start: int) -> Tensor:
-    """Queries or keys [..., L, d] turned by the angles of their positions, from `start` on.
+def _rotated(features: Tensor, positions: Tensor) -> Tensor:
+    """Queries and keys [..., tokens, 2, heads, d] turned by the angles of the tokens' positions [tokens].
 
     Feature i and feature i + d/2 are the two coordinates that an angle turns.
     """
-    length, half = features.shape[-2], features.shape[-1] // 2
+    half = features.shape[-1] // 2
     frequency = ROTARY_BASE ** (-torch.arange(half, device=features.device, dtype=torch.float32) / half)
-    angle = torch.arange(start, start + length, device=features.device)[:, None] * frequency
+    angle = positions[:, None, None, None] * frequency
     cosine, sine = angle.cos().to(features.dtype), angle.sin().to(features.dtype)
     first, second = features[..., :half], features[..., half:]
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1)
@@ -51,14 +51,17 @@ class Block(nn.Module):
         self.mlp_input = nn.Linear(width, 2 * inner_width(width), bias=False)
         self.mlp_output = nn.Linear(inner_width(width), width, bias=False)
 
-    def forward(self, hidden: Tensor, past: Past | None = None) -> Tensor:
-        """Features [B, L, width] to features of the same shape; with a past, of the tokens that follow it."""
-        batch, length, width = hidden.shape
-        projected = self.query_key_value(self.norm_attention(hidden))
-        features = width // self.heads
-        heads = projected.view(batch, length, 3, self.heads, features).permute(2, 0, 3, 1, 4)
-        rotated = _rotated(heads[:2], 0 if past is None else past.length)
-        attended = attention(torch.cat([rotated, heads[2:]]), features**-0.5, past)
+    def forward(self, hidden: Tensor, past: Past | None = None, packed: Packed | None = None) -> Tensor:
+        """Features to features of the same shape, see `Decoder`."""
+        projected = self.query_key_value(self.norm_attention(hidden)).unflatten(-1, (3, self.heads, -1))
+        if packed is None:
+            start = 0 if past is None else past.length
+            positions = torch.arange(start, start + hidden.shape[1], device=hidden.device)
+        else:
+            positions = packed.positions
+        pair, value = projected.split((2, 1), -3)
+        projected = torch.cat([_rotated(pair, positions), value], -3)
+        attended = attention(projected, projected.shape[-1] ** -0.5, past, packed)
         hidden = hidden + self.attention_output(attended)
         gate, inner = self.mlp_input(self.norm_mlp(hidden)).chunk(2, -1)
         output: Tensor = hidden + self.mlp_output(functional.silu(gate) * inner)

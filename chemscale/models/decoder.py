@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from chemscale.models.operations import Past
+from chemscale.models.operations import Packed, Past
 
 MAX_POSITIONS = 2048
 _INIT_STD = 0.02
@@ -18,7 +18,8 @@ _INIT_STD = 0.02
 class Decoder(nn.Module):
     """Tied token embeddings, blocks and a last norm; `position` is a table of learned positions, or None.
 
-    A block takes features [B, L, width] and a `Past` or None, and gives features of the same shape. Where `recompute`
+    A block takes features [B, L, width] or [T, width], a `Past` or None and a `Packed` or None, and gives features of
+    the same shape. Where `recompute`
     is set, a training pass keeps of each block its input alone and computes the block anew when its gradient is asked
     for: a third more work for a fraction of the memory, and the same bits.
     """
@@ -34,25 +35,29 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.norm = norm
 
-    def forward(self, tokens: Tensor, pasts: list[Past] | None = None) -> Tensor:
-        """Logits [B, L, V] of the next token, from tokens [B, L] (int64).
+    def forward(self, tokens: Tensor, pasts: list[Past] | None = None, lengths: Tensor | None = None) -> Tensor:
+        """Logits [B, L, V] of the next token, from tokens [B, L] (int64); or [T, V], from molecules end to end.
 
         Attention is causal, so that pads at the right end change nothing before them. With `pasts`, one for each block,
-        the tokens follow those that the pasts hold, which then hold them, too.
+        the tokens follow those that the pasts hold, which then hold them, too. With `lengths` [B], the tokens [T] are
+        those of molecules of so many tokens each, and no logit depends on another molecule.
         """
-        return functional.linear(self.hidden(tokens, pasts), self.embedding.weight)
+        return functional.linear(self.hidden(tokens, pasts, lengths), self.embedding.weight)
 
-    def hidden(self, tokens: Tensor, pasts: list[Past] | None = None) -> Tensor:
-        """Features [B, L, width] of the last layer, after its norm; the arguments are those of `forward`."""
+    def hidden(self, tokens: Tensor, pasts: list[Past] | None = None, lengths: Tensor | None = None) -> Tensor:
+        """Features [B, L, width] or [T, width] of the last layer, after its norm; the arguments of `forward`."""
+        packed = None if lengths is None else Packed(lengths)
         hidden = self.embedding(tokens)
         if self.position is not None:
             start = pasts[0].length if pasts else 0
-            hidden = hidden + self.position.weight[start : start + tokens.shape[1]]
+            # a slice, which is faster than a look-up, where all rows have the same positions
+            places = slice(start, start + tokens.shape[-1]) if packed is None else packed.positions
+            hidden = hidden + self.position.weight[places]
         for number, block in enumerate(self.blocks):
             if self.recompute and torch.is_grad_enabled():
-                hidden = checkpoint(block, hidden, use_reentrant=False, preserve_rng_state=False)
+                hidden = checkpoint(block, hidden, None, packed, use_reentrant=False, preserve_rng_state=False)
             else:
-                hidden = block(hidden, pasts[number] if pasts else None)
+                hidden = block(hidden, pasts[number] if pasts else None, packed)
         normed: Tensor = self.norm(hidden)
         return normed
 

@@ -53,18 +53,47 @@ class Past:
         self._keys, self._values = self._keys[rows], self._values[rows]
 
 
-def attention(projected: Tensor, scale: float, past: Past | None, window: int | None = None) -> Tensor:
-    """Causal attention [B, L, heads * features] of queries, keys and values `projected` [3, B, heads, L, features].
+class Packed:
+    """Molecules of so many tokens each, laid end to end: [T] tokens without a pad.
 
-    With a past, the tokens follow those that it holds; it then holds them, too. `window` is how many tokens are seen,
-    the own one included; None for all.
+    `positions` [T] are those within a molecule. Attention alone needs a block of a row for each molecule, [B, L].
     """
-    _, batch, heads, length, features = projected.shape
+
+    def __init__(self, lengths: Tensor) -> None:
+        """`lengths`: tokens of each molecule [B], int64."""
+        self.rows, self.length = len(lengths), int(lengths.max())
+        starts = (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
+        tokens = torch.arange(len(starts), device=lengths.device)
+        self.positions = tokens - starts
+        row = torch.arange(self.rows, device=lengths.device).repeat_interleave(lengths)
+        self.places = row * self.length + self.positions
+
+    def spread(self, packed: Tensor) -> Tensor:
+        """[T, ...] as a block [B, L, ...], zero where a molecule is shorter."""
+        block = packed.new_zeros(self.rows * self.length, *packed.shape[1:])
+        return block.index_copy_(0, self.places, packed).view(self.rows, self.length, *packed.shape[1:])
+
+    def collect(self, block: Tensor) -> Tensor:
+        """What `spread` took, from a block."""
+        return block.flatten(0, 1).index_select(0, self.places)
+
+
+def attention(
+    projected: Tensor, scale: float, past: Past | None, packed: Packed | None, window: int | None = None
+) -> Tensor:
+    """Causal attention [B, L, width] of queries, keys and values `projected` [B, L, 3, heads, width / heads].
+
+    Where the tokens are packed, [T, width] of [T, 3, ...]; no token sees another molecule. With a past, the tokens
+    follow those that it holds; it then holds them, too. `window` is how many tokens are seen, the own one included;
+    None for all.
+    """
+    block = projected if packed is None else packed.spread(projected)
+    length = block.shape[1]
     assert window is None or window >= _WRITTEN_OUT
     if past is None and length <= _WRITTEN_OUT and _plain(projected):
-        attended: Tensor = _Attention.apply(projected, scale)  # type: ignore[no-untyped-call]
+        attended: Tensor = _Attention.apply(block, scale)  # type: ignore[no-untyped-call]
     else:
-        query, key, value = projected
+        query, key, value = block.permute(2, 0, 3, 1, 4)
         if past is not None:
             key, value = past.extended(key, value)
         seen = key.shape[2]
@@ -73,7 +102,8 @@ def attention(projected: Tensor, scale: float, past: Past | None, window: int | 
         attended = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=causal, scale=scale
         )
-    return attended.transpose(1, 2).reshape(batch, length, heads * features)
+    attended = attended.transpose(1, 2).flatten(2)
+    return attended if packed is None else packed.collect(attended)
 
 
 def causal_mask(length: int, seen: int, window: int | None, device: torch.device) -> Tensor | None:
@@ -116,14 +146,14 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
 
 
 class _Attention(torch.autograd.Function):
-    """softmax(scale q k^T) v, causal, over [3, B, heads, L, features]; its gradient by the same products."""
+    """softmax(scale q k^T) v, causal: [B, heads, L, features] of [B, L, 3, heads, features]; its gradient likewise."""
 
     @staticmethod
     def forward(ctx: Any, projected: Tensor, scale: float) -> Tensor:
-        _, batch, heads, length, features = projected.shape
+        batch, length, _, heads, features = projected.shape
         columns = -(-length // _COLUMNS) * _COLUMNS
         padded = projected.new_zeros(3, batch * heads, columns, features)
-        padded.view(3, batch, heads, columns, features)[:, :, :, :length] = projected
+        padded.view(3, batch, heads, columns, features)[:, :, :, :length] = projected.permute(2, 0, 3, 1, 4)
         query, key, value = padded
         scores = _pairs(query[:, :length], key)
         above = torch.full((length, columns), -torch.inf).triu_(1)
@@ -136,7 +166,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         padded, weights = ctx.saved_tensors
-        _, batch, heads, length, features = ctx.shape
+        batch, length, _, heads, features = ctx.shape
         query, key, value = padded
         query = query[:, :length]
         gradient = gradient.reshape(query.shape)
@@ -149,9 +179,8 @@ class _Attention(torch.autograd.Function):
             _product(of_scores.transpose(1, 2), query)[:, :length],
             _product(weights.transpose(1, 2), gradient)[:, :length],
         )
-        # in the layout of one projection to all three, whose gradient then takes no further copy
-        found = gradient.new_empty(batch, length, 3, heads, features).permute(2, 0, 3, 1, 4)
-        for place, part in zip(found, parts, strict=True):
+        found = gradient.new_empty(ctx.shape)
+        for place, part in zip(found.permute(2, 0, 3, 1, 4), parts, strict=True):
             place.copy_(part.view(batch, heads, length, features))
         return found, None
 

@@ -66,7 +66,7 @@ def train(job: Job, attempts: int) -> None:
         loss = 0.0
         for part in micro_batches(predicted, chosen, ranks.size, cell.engine["micro_tokens"])[ranks.rank]:
             # the loss of the step, whatever its parts: each token weighs the same
-            share = _loss_per_token(engine.module, _padded(data, subset.index[part])).sum() / num_predicted
+            share = _loss_per_token(engine.module, data, subset.index[part]).sum() / num_predicted
             engine.backward(share)
             loss += share.item()
         norm = engine.update(rate)
@@ -137,25 +137,20 @@ def _predicted(data: LanguageData, index: NDArray[np.int64]) -> NDArray[np.int64
     return predicted
 
 
-def _padded(data: LanguageData, index: NDArray[np.int64]) -> Tensor:
-    """Molecules as one block of tokens [molecules, longest], padded at the right end; no molecule is a row of pads."""
+def _loss_per_token(model: nn.Module, data: LanguageData, index: NDArray[np.int64]) -> Tensor:
+    """Loss of each predicted token of molecules in nats [T], molecule after molecule.
+
+    No molecule is one token without a loss: a pass that others wait for.
+    """
     if not len(index):
-        # a pass that others wait for, whose loss is 0
-        return torch.full((1, 2), PAD)
-    starts, lengths = data.offsets[index], data.offsets[index + 1] - data.offsets[index]
-    width = int(lengths.max())
-    positions = starts[:, None] + np.arange(width)
-    block = data.tokens[np.minimum(positions, len(data.tokens) - 1)].astype(np.int64)
-    block[np.arange(width) >= lengths[:, None]] = PAD
-    return torch.from_numpy(block)
-
-
-def _loss_per_token(model: nn.Module, tokens: Tensor) -> Tensor:
-    """Loss of each predicted token in nats [molecules, longest - 1]; 0 where the target is a pad."""
-    logits = model(tokens[:, :-1])
-    targets = tokens[:, 1:]
-    loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=PAD, reduction="none")
-    return loss.view(targets.shape)
+        inputs, targets, lengths = torch.tensor([PAD]), torch.tensor([PAD]), torch.tensor([1])
+    else:
+        predicted = _predicted(data, index)
+        ends = predicted.cumsum()
+        places = np.arange(ends[-1]) + np.repeat(data.offsets[index] - (ends - predicted), predicted)
+        inputs, targets = (torch.from_numpy(data.tokens[places + shift].astype(np.int64)) for shift in (0, 1))
+        lengths = torch.from_numpy(predicted)
+    return functional.cross_entropy(model(inputs, lengths=lengths), targets, ignore_index=PAD, reduction="none")
 
 
 @torch.no_grad()
@@ -166,19 +161,17 @@ def _loss_per_molecule(
 
     The ranks share the batches, which are the same for any number of them, and so are the sums to the last bit.
     """
-    lengths = data.offsets[index + 1] - data.offsets[index]
-    order = np.argsort(lengths, kind="stable")
-    batches = []
-    first = 0
-    for position in range(1, len(order) + 1):
-        if position == len(order) or (position + 1 - first) * lengths[order[position]] > _EVALUATION_TOKENS:
-            batches.append(order[first:position])
-            first = position
+    predicted = _predicted(data, index)
+    order = np.argsort(predicted, kind="stable")
+    batches = np.split(order, np.flatnonzero(np.diff(predicted[order].cumsum() // _EVALUATION_TOKENS)) + 1)
     sums = torch.zeros(len(index), dtype=torch.float64)
     # all ranks make as many passes
     batches += [order[:0]] * (-len(batches) % ranks.size)
     for batch in batches[ranks.rank :: ranks.size]:
-        sums[batch] = _loss_per_token(model, _padded(data, index[batch])).double().sum(1)[: len(batch)]
+        loss = _loss_per_token(model, data, index[batch]).double().numpy()
+        if len(batch):
+            firsts = predicted[batch].cumsum() - predicted[batch]
+            sums[batch] = torch.from_numpy(np.add.reduceat(loss, firsts))
     ranks.add_up(sums)
     return sums.numpy()
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Molecules are sorted by length within windows of this many batches: padding falls to some per cent while the
-# composition of a batch stays random.
+# Molecules are sorted by length within windows of this many batches: attention takes a block as wide as the longest
+# molecule of a batch, whose empty share falls to some per cent while the composition of a batch stays random.
 _WINDOW = 32
 
 
@@ -21,7 +21,7 @@ def _permutation(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 class TokenBatches:
-    """Batches of whole molecules of similar length, each of at most `batch_tokens` computed tokens, pads included."""
+    """Batches of whole molecules of similar length, each of at most `batch_tokens` tokens."""
 
     def __init__(self, lengths: NDArray[np.int64], batch_tokens: int, seed: int) -> None:
         """`lengths`: computed tokens of each molecule of the subset."""
@@ -35,13 +35,12 @@ class TokenBatches:
         for start in range(0, len(order), window):
             chunk = order[start : start + window]
             chunk = chunk[np.argsort(self.lengths[chunk], kind="stable")]
-            lengths = self.lengths[chunk]
-            first = 0
-            for position in range(1, len(chunk) + 1):
-                # sorted, so that the newest member is the longest: it sets the padded width
-                if position == len(chunk) or (position + 1 - first) * lengths[position] > self.batch_tokens:
-                    batches.append(chunk[first:position])
-                    first = position
+            ends = self.lengths[chunk].cumsum()
+            first = taken = 0
+            while first < len(chunk):
+                end = max(first + 1, int(np.searchsorted(ends, taken + self.batch_tokens, "right")))
+                batches.append(chunk[first:end])
+                first, taken = end, ends[end - 1]
         shuffled = _permutation(len(batches), self.seed + 2**32, epoch)
         return [batches[index] for index in shuffled]
 
@@ -67,14 +66,10 @@ def micro_batches(
 
     A batch that one rank can take as a whole stays whole. Otherwise its molecules, in order of length, are cut at equal
     shares of the tokens: into the fewest parts that divide by the ranks and of which none has more than `limit`
-    computed tokens, pads included. A molecule that is longer has a part of its own, and where molecules are fewer than
-    ranks, a part may be empty.
+    tokens. A molecule that is longer has a part of its own, and where molecules are fewer than ranks, a part may be
+    empty.
     """
-
-    def padded(part: NDArray[np.int64]) -> int:
-        return len(part) * int(lengths[part].max(initial=0))
-
-    if ranks == 1 and (limit is None or padded(batch) <= limit):
+    if ranks == 1 and (limit is None or lengths[batch].sum() <= limit):
         return [[batch]]
     ordered = batch[np.argsort(lengths[batch], kind="stable")]
     ends = np.cumsum(lengths[ordered])
@@ -83,7 +78,7 @@ def micro_batches(
         # a molecule belongs to the share in which its middle lies
         shares = (ends - lengths[ordered] / 2) * count // ends[-1]
         parts = [ordered[shares == share] for share in range(count)]
-        if limit is None or all(len(part) < 2 or padded(part) <= limit for part in parts):
+        if limit is None or all(len(part) < 2 or lengths[part].sum() <= limit for part in parts):
             return [parts[rank::ranks] for rank in range(ranks)]
         count += ranks
 
