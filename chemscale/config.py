@@ -297,6 +297,8 @@ class LanguageTraining(Training):
 
     batch_tokens: Positive
     embedding_std: PositiveFloat = 0.02
+    # of the passes; weights, moments and averages are kept in fp32, the loss is computed in it
+    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 class PotentialTraining(Training):
@@ -315,6 +317,7 @@ class LanguageEngine(Section):
     zero: Literal[0, 1, 2, 3] = 0  # DeepSpeed's stage: ranks share moments, then gradients, then weights; 0, nothing
     offload: bool = False  # of moments and fp32 weights into the host's memory
     recompute: bool = False  # blocks in the backward pass, in place of keeping what their gradients take
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     checkpoint_seconds: PositiveFloat = 60.0  # between two checkpoints of a running cell
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ ALONE: dict[str, Any] = {
     "zero": 0,
     "offload": False,
     "recompute": False,
+    "device": "cpu",
     "checkpoint_seconds": 60.0,
 }
 

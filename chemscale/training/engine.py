@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from chemscale.families import LANGUAGE
 from chemscale.grid import Cell
 from chemscale.training.ranks import Ranks
 
@@ -42,8 +43,8 @@ class Engine(Protocol):
     def evaluated(self, weights: Any = None) -> AbstractContextManager[None]:
         """A context in which the module holds the averaged weights, or what `weights` gave earlier."""
 
-    def weights(self) -> Any:
-        """A copy of the weights that are evaluated."""
+    def weights(self, into: Any = None) -> Any:
+        """A copy of the weights that are evaluated; in the memory of an earlier one, where one is given."""
 
     def named(self, weights: Any) -> dict[str, Tensor]:
         """What `weights` gave earlier, by the names of the parameters, on rank 0; all ranks call it."""
@@ -63,7 +64,8 @@ class TorchEngine:
     """AdamW (Loshchilov & Hutter 2019) with clipped gradients and averaged weights; ranks add up their gradients.
 
     Weight decay acts on matrices only. `average` is the decay per step of the running average of the weights, bias
-    corrected by its own ramp min(average, (1 + t) / (10 + t)); 0 turns it off.
+    corrected by its own ramp min(average, (1 + t) / (10 + t)); 0 turns it off. With precision `bf16` the module
+    computes in it, with rounded weights; what is updated, averaged and kept is fp32, and so is the sum of gradients.
     """
 
     def __init__(
@@ -75,22 +77,28 @@ class TorchEngine:
         beta2: float,
         gradient_clip: float,
         average: float,
+        precision: str = "fp32",
         ranks: Ranks | None = None,
     ) -> None:
-        self.module, self._ranks = module, ranks or Ranks()
+        self.module, self._ranks, self._precision = module, ranks or Ranks(), precision
         named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
         # matrices first, so that decay is one slice of the flat buffer
         named.sort(key=lambda entry: entry[1].ndim < 2)
         self._flat = torch.cat([parameter.detach().reshape(-1) for _, parameter in named])
+        # what the module computes with
+        self._held = self._flat if precision == "fp32" else self._flat.bfloat16()
+        self._flat.copy_(self._held)
+        self._parameters = [parameter for _, parameter in named]
         self._gradient = torch.zeros_like(self._flat)
         self._places: dict[str, tuple[int, int, torch.Size]] = {}
         start = 0
         for name, parameter in named:
             end = start + parameter.numel()
-            parameter.data = self._flat[start:end].view_as(parameter)
-            parameter.grad = self._gradient[start:end].view_as(parameter)
+            if precision == "fp32":
+                parameter.grad = self._gradient[start:end].view_as(parameter)
             self._places[name] = (start, end, parameter.shape)
             start = end
+        self._show(self._held)
         matrices = sum(parameter.numel() for _, parameter in named if parameter.ndim >= 2)
         self._moment, self._square = torch.zeros_like(self._flat), torch.zeros_like(self._flat)
         # what decays, and what does not
@@ -102,6 +110,11 @@ class TorchEngine:
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of a share of the step's loss."""
         loss.backward()  # type: ignore[no-untyped-call]
+        if self._precision != "fp32":
+            for parameter, (start, end, shape) in zip(self._parameters, self._places.values(), strict=True):
+                assert parameter.grad is not None
+                self._gradient[start:end].view(shape).add_(parameter.grad)
+                parameter.grad = None
 
     def update(self, rate: float) -> float:
         """Clip the gradient, update at this learning rate; returns the gradient's norm before clipping."""
@@ -121,6 +134,8 @@ class TorchEngine:
                 divisor=max(1.0, norm / self._clip),
             )
         self._gradient.zero_()
+        if self._held is not self._flat:
+            self._held.copy_(self._flat)
         if self._average is not None:
             decay = min(self._average_decay, (1 + self._steps) / (10 + self._steps))
             self._average.lerp_(self._flat, 1 - decay)
@@ -129,16 +144,25 @@ class TorchEngine:
     @contextmanager
     def evaluated(self, weights: Tensor | None = None) -> Iterator[None]:
         """A context in which the module holds the averaged weights, or what `weights` gave earlier."""
-        held = self._flat.clone()
-        self._flat.copy_(self.weights() if weights is None else weights)
+        shown = self._average if weights is None else weights
+        if shown is None:
+            yield
+            return
+        self._show(shown.to(self._held.dtype))
         try:
             yield
         finally:
-            self._flat.copy_(held)
+            self._show(self._held)
 
-    def weights(self) -> Tensor:
+    def _show(self, flat: Tensor) -> None:
+        """Point the module's parameters at the memory of a flat tensor."""
+        for parameter, (start, end, shape) in zip(self._parameters, self._places.values(), strict=True):
+            parameter.data = flat[start:end].view(shape)
+
+    def weights(self, into: Tensor | None = None) -> Tensor:
         """A copy of the weights that are evaluated, as one flat tensor."""
-        return (self._flat if self._average is None else self._average).clone()
+        evaluated = self._flat if self._average is None else self._average
+        return evaluated.clone() if into is None else into.copy_(evaluated)
 
     def named(self, weights: Tensor) -> dict[str, Tensor]:
         """What `weights` gave earlier, by the names of the parameters."""
@@ -164,7 +188,7 @@ class TorchEngine:
 
     def load_state(self, parts: Iterable[Mapping[str, Tensor]], steps: int) -> Tensor | None:
         """Continue from a `state()` after so many steps, bit for bit; returns the best weights, None without."""
-        best = torch.zeros_like(self._flat)
+        best = torch.empty_like(self._flat)
         kinds = self._kinds(best)
         missing = {f"{kind}/{name}" for kind in kinds for name in self._places}
         for part in parts:
@@ -175,6 +199,7 @@ class TorchEngine:
                 missing.discard(key)
         without_best = {f"best/{name}" for name in self._places}
         assert not missing or missing == without_best, f"a whole state lacks {sorted(missing)[:3]}"
+        self._held.copy_(self._flat)
         self._steps = steps
         return None if missing else best
 
@@ -219,6 +244,8 @@ def make(module: nn.Module, cell: Cell, ranks: Ranks) -> Engine:
     settings: dict[str, Any] = {
         name: cell.training[name] for name in ("weight_decay", "beta1", "beta2", "gradient_clip", "average")
     }
+    if cell.domain == LANGUAGE:
+        settings["precision"] = cell.training["precision"]
     if cell.engine["zero"] == 0:
         return TorchEngine(module, ranks=ranks, **settings)
     from chemscale.training.zero import ZeroEngine

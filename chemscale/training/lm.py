@@ -20,7 +20,7 @@ from chemscale.models import registry, weights
 from chemscale.training.engine import make
 from chemscale.training.job import Job
 from chemscale.training.metrics import cluster_sums
-from chemscale.training.ranks import Ranks
+from chemscale.training.ranks import Ranks, device
 from chemscale.training.sampler import TokenBatches, micro_batches, total_steps
 from chemscale.training.schedule import learning_rate, validation_steps
 
@@ -53,7 +53,7 @@ def train(job: Job, attempts: int) -> None:
         cell.family, cell.knobs, vocab_size=len(tokenizer), seed=cell.seed, embedding_std=settings["embedding_std"]
     )
     model.recompute = cell.engine["recompute"]
-    engine = make(model, cell, ranks)
+    engine = make(model.to(device(cell.engine["device"])), cell, ranks)
 
     # --- the loop -----------------------------------------------------------------------------------------------------
     progress, best, curve = job.resume(engine)
@@ -91,7 +91,7 @@ def train(job: Job, attempts: int) -> None:
             progress.stale += 1
             if val_loss < progress.best_loss:
                 progress.best_loss, progress.best_step, progress.stale = val_loss, progress.step, 0
-                best = engine.weights()
+                best = engine.weights(into=best)
         job.after_step(engine, progress, best, curve)
     curve.close()
 
@@ -150,7 +150,9 @@ def _loss_per_token(model: nn.Module, data: LanguageData, index: NDArray[np.int6
         places = np.arange(ends[-1]) + np.repeat(data.offsets[index] - (ends - predicted), predicted)
         inputs, targets = (torch.from_numpy(data.tokens[places + shift].astype(np.int64)) for shift in (0, 1))
         lengths = torch.from_numpy(predicted)
-    return functional.cross_entropy(model(inputs, lengths=lengths), targets, ignore_index=PAD, reduction="none")
+    place = next(model.parameters()).device
+    logits = model(inputs.to(place), lengths=lengths.to(place)).float()
+    return functional.cross_entropy(logits, targets.to(place), ignore_index=PAD, reduction="none")
 
 
 @torch.no_grad()
@@ -168,7 +170,7 @@ def _loss_per_molecule(
     # all ranks make as many passes
     batches += [order[:0]] * (-len(batches) % ranks.size)
     for batch in batches[ranks.rank :: ranks.size]:
-        loss = _loss_per_token(model, data, index[batch]).double().numpy()
+        loss = _loss_per_token(model, data, index[batch]).double().cpu().numpy()
         if len(batch):
             firsts = predicted[batch].cumsum() - predicted[batch]
             sums[batch] = torch.from_numpy(np.add.reduceat(loss, firsts))

@@ -95,7 +95,7 @@ def train(job: Job, attempts: int) -> None:
             progress.stale += 1
             if val_loss < progress.best_loss:
                 progress.best_loss, progress.best_step, progress.stale = val_loss, progress.step, 0
-                best = engine.weights()
+                best = engine.weights(into=best)
         job.after_step(engine, progress, best, curve)
     curve.close()
 

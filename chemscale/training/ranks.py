@@ -13,7 +13,10 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from chemscale.errors import InputError
+
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 # a rank that waits so long for another one is alone in the world: it fails, and the cell is tried again
@@ -53,6 +56,27 @@ class Ranks:
         return round(self.totals([value if self.rank == 0 else 0])[0])
 
 
+def device(asked: str) -> torch.device:
+    """The device of this rank: `cpu`, `cuda`, or `auto` for a GPU where there is one.
+
+    On a GPU, torch is told to take deterministic algorithms alone.
+
+    Raises:
+        InputError: there is no GPU.
+    """
+    import torch
+
+    if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise InputError("train on cuda", "no GPU that torch can use", "set the engine's device to auto or cpu")
+    found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    torch.cuda.set_device(found)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it products are not deterministic
+    torch.use_deterministic_algorithms(True)
+    return found
+
+
 @contextmanager
 def joined() -> Iterator[Ranks]:
     """The ranks of a launcher's environment, connected for as long as the block lasts; a process alone without one."""
@@ -62,7 +86,9 @@ def joined() -> Iterator[Ranks]:
         return
     import torch.distributed
 
-    torch.distributed.init_process_group("gloo", timeout=_PATIENCE)
+    # what ranks tell each other lies in the host's memory, gradients where they are computed
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    torch.distributed.init_process_group(backend, timeout=_PATIENCE)
     try:
         yield Ranks(torch.distributed.get_rank(), size)
     finally:

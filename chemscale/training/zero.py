@@ -127,6 +127,7 @@ class ZeroEngine:
         beta2: float,
         gradient_clip: float,
         average: float,
+        precision: str,
         ranks: Ranks,
     ) -> None:
         self._stage, self._ranks = stage, ranks
@@ -137,7 +138,7 @@ class ZeroEngine:
             {"params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0, "lr": 0.0},
         ]
         self._optimizer = _AdamW(groups, beta1=beta1, beta2=beta2, average=average)
-        config = _config(stage, gradient_clip, offload)
+        config = _config(stage, gradient_clip, offload, precision)
         deepspeed = _deepspeed()
         # what it prints of its use of memory is in nobody's interest
         with contextlib.redirect_stdout(io.StringIO()):
@@ -230,10 +231,13 @@ class ZeroEngine:
         if wrapper.persistent_parameters:
             wrapper.persistent_parameters[0].all_gather(wrapper.persistent_parameters)
 
-    def weights(self) -> list[Tensor]:
+    def weights(self, into: list[Tensor] | None = None) -> list[Tensor]:
         """A copy of the weights that are evaluated: this rank's part of them."""
         kind = "average" if self._optimizer.average else "weights"
-        return [self._partition(kind, group).clone() for group in range(len(self._flats))]
+        evaluated = [self._partition(kind, group) for group in range(len(self._flats))]
+        if into is None:
+            return [partition.clone() for partition in evaluated]
+        return [kept.copy_(partition) for kept, partition in zip(into, evaluated, strict=True)]
 
     # --- the state ----------------------------------------------------------------------------------------------------
 
@@ -305,7 +309,7 @@ class ZeroEngine:
         return None if missing else best
 
 
-def _config(stage: int, clip: float, offload: bool) -> dict[str, Any]:
+def _config(stage: int, clip: float, offload: bool, precision: str) -> dict[str, Any]:
     zero: dict[str, Any] = {
         "stage": stage,
         "reduce_bucket_size": _BUCKET,
@@ -327,6 +331,8 @@ def _config(stage: int, clip: float, offload: bool) -> dict[str, Any]:
         "zero_force_ds_cpu_optimizer": False,  # offload with our optimiser in place of a compiled one
         "steps_per_print": _NEVER,
     }
+    if precision == "bf16":
+        config["bf16"] = {"enabled": True}
     if stage != 3:
         config["gradient_allreduce_op"] = "sum"  # refused in stage 3
     return config

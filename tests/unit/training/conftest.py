@@ -44,7 +44,7 @@ _TRAINING = {
 def toy_cell(domain="language", seed=0, protocol=None, **training):
     """A cell of either domain, 20 steps long."""
     language = domain == "language"
-    batch = {"batch_tokens": 64, "embedding_std": 0.1} if language else {
+    batch = {"batch_tokens": 64, "embedding_std": 0.1, "precision": "fp32"} if language else {
         "batch_frames": 4, "energy_weight": 1.0, "force_weight": 1.0}  # fmt: skip
     knobs = (
         {"layers": 2, "width": 8, "heads": 2}

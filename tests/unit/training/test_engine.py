@@ -25,8 +25,8 @@ def _step(engine, loss, rate):
     return engine.update(rate)
 
 
-def _engine(module, average=0.9):
-    return TorchEngine(module, weight_decay=0.1, beta1=0.9, beta2=0.99, gradient_clip=0.05, average=average)
+def _engine(module, average=0.9, **options):
+    return TorchEngine(module, weight_decay=0.1, beta1=0.9, beta2=0.99, gradient_clip=0.05, average=average, **options)
 
 
 def test_equals_torch_adamw_with_clipping_and_decay_on_matrices():
@@ -109,3 +109,38 @@ def test_evaluates_averaged_weights_and_puts_the_running_ones_back():
             torch.cat([module[0].weight.flatten(), module[2].weight.flatten()]), engine.weights()[: 35 + 21]
         )
     assert all(torch.equal(a, b) for a, b in zip(running, module.parameters(), strict=True))
+
+
+def _loss_in_bf16(module, step):
+    inputs = torch.randn(8, 5, generator=torch.Generator().manual_seed(step)).bfloat16()
+    return module(inputs).float().square().mean()
+
+
+def test_bf16_computes_with_rounded_weights_and_updates_whole_ones():
+    module, rounded = _module(), _module().bfloat16()
+    engine = _engine(module, precision="bf16")
+    masters = [parameter.detach().float().requires_grad_() for parameter in rounded.parameters()]
+    optimizer = torch.optim.AdamW(
+        [{"params": [p for p in masters if p.ndim >= 2], "weight_decay": 0.1},
+         {"params": [p for p in masters if p.ndim < 2], "weight_decay": 0.0}], lr=0.001, betas=(0.9, 0.99)
+    )  # fmt: skip
+    for step in range(30):
+        for share in (step, step + 100):
+            engine.backward(_loss_in_bf16(module, share))
+        engine.update(0.001)
+        sums = [torch.zeros_like(master) for master in masters]
+        for share in (step, step + 100):
+            gradients = torch.autograd.grad(_loss_in_bf16(rounded, share), list(rounded.parameters()))
+            sums = [one + other.float() for one, other in zip(sums, gradients, strict=True)]
+        for master, gradient in zip(masters, sums, strict=True):
+            master.grad = gradient
+        nn.utils.clip_grad_norm_(masters, 0.05)
+        optimizer.step()
+        for parameter, master in zip(rounded.parameters(), masters, strict=True):
+            parameter.data.copy_(master.data)
+    assert all(parameter.dtype == torch.bfloat16 for parameter in module.parameters())
+    for ours, theirs in zip(module.parameters(), rounded.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-4)
+    (part,) = engine.state()
+    for (name, _), master in zip(module.named_parameters(), masters, strict=True):
+        torch.testing.assert_close(part[f"weights/{name}"], master.detach(), rtol=1e-4, atol=1e-5)

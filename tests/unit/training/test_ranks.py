@@ -67,6 +67,15 @@ def test_a_spread_step_is_the_same_step(make_cell, data_dir, tmp_path, alone, ra
     assert ranks == 1 or spread["loss"].tolist() != alone["loss"].tolist()
 
 
+@pytest.mark.parametrize(("ranks", "zero"), [(1, 0), (2, 0), (2, 2), (2, 3)])
+def test_bf16_follows_fp32_as_far_as_it_goes(make_cell, data_dir, tmp_path, alone, ranks, zero):
+    cell = _spread(make_cell, ranks, 32, zero, learning_rate=1e-3, precision="bf16")
+    rounded = _curve(_train(cell, tmp_path / "rounded", data_dir))
+    np.testing.assert_allclose(rounded["loss"], alone["loss"], rtol=1e-2)
+    np.testing.assert_allclose(rounded["val_loss"], alone["val_loss"], rtol=1e-2)
+    assert np.abs(rounded["loss"] / alone["loss"] - 1).max() > 1e-4
+
+
 def test_two_ranks_give_the_same_bits_each_time(make_cell, data_dir, tmp_path):
     cell = _spread(make_cell, 2, None)
     folders = [_train(cell, tmp_path / name, data_dir) for name in ("first", "second")]
