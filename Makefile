@@ -1,6 +1,7 @@
 # make run    the default study, from raw data to the audited report
 # make test   every test that CI runs, but for the scheduler's (make test-slurm)
 # make bench  times against other packages, into results/benchmarks/
+# make bench-accelerator  the largest models on one GPU, against its own matrix products; ten minutes
 # make test-scale  all of MOSES and ten million made molecules: the same bytes through kills, in bounded memory; an hour
 # Each sets up .venv first where pyproject.toml or constraints.txt changed since the last set-up.
 
@@ -16,7 +17,7 @@ BIN := .venv/bin
 STAMP := .venv/.set-up
 EXTRAS := train,zero,data,study,workflow,test,dev
 
-.PHONY: run test check bench test-scale test-slurm venv clean distclean
+.PHONY: run test check bench bench-accelerator test-scale test-slurm venv clean distclean
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
@@ -32,8 +33,14 @@ check: $(STAMP)
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	bash -n .ci/run tests/slurm/cluster.sh
 
+# what only the peers of a benchmark take
 bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(EXTRAS),bench]'
 	$(BIN)/python tests/benchmarks/prepare_molecules.py
+	$(BIN)/python tests/benchmarks/train_language.py
+
+bench-accelerator: $(STAMP)
+	$(BIN)/python tests/benchmarks/train_accelerator.py
 
 test-scale: $(STAMP)
 	$(BIN)/python tests/benchmarks/scale.py moses

@@ -14,15 +14,13 @@ one step and that of another one.
 - w16, w32, w64 (24 layers, 16 heads): GPTNeoForCausalLM with torch's AdamW as it comes, over the very batches of ours.
 - start: seconds from the start of a process to the end of its first step, for 24 layers of w 16.
 
-Writes `results/benchmarks/language.json`.
+Takes a quarter of an hour. Writes `results/benchmarks/language.json`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import logging
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -46,27 +44,17 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from chemscale.config import LanguageTraining, LearningRate, Molecules
 from chemscale.cost.parameters import count
-from chemscale.data import assemble, molecules, prepare_arrays, prepare_subsets, sources
-from chemscale.data.arrays import LanguageData, load_language
+from chemscale.data.arrays import LanguageData
 from chemscale.data.tokenizer import PAD, Tokenizer
-from chemscale.errors import Stopped
 from chemscale.grid import Cell
-from chemscale.study import data_settings
-from chemscale.training.job import Datasets
-from chemscale.training.run import run_cell
 from chemscale.training.sampler import TokenBatches
 
 sys.path.insert(0, str(Path(__file__).parent))
+from language_cells import KEY, PEAK_SIZES, RATE, SUBSET, WARM, Ours, language_cell, matmul_peak, prepare
 from rows import timed_row, write_rows
 
-KEY = "molecules"
-SUBSET = 40_000
-RATE = 1e-3
-PEAK_SIZES = (512, 1024, 2048, 4096)
 GROUP = 50  # batches that transformers sorts at a time
-WARM = 3  # steps before the timed ones
 CASES: dict[str, dict[str, Any]] = {
     "w256": {"layers": 8, "width": 256, "heads": 16, "molecules": 16, "steps": 50},
     "w512": {"layers": 8, "width": 512, "heads": 16, "tokens": 2048, "steps": 6},
@@ -74,73 +62,6 @@ CASES: dict[str, dict[str, Any]] = {
     "w32": {"layers": 24, "width": 32, "heads": 16, "tokens": 1024, "steps": 60},
     "w64": {"layers": 24, "width": 64, "heads": 16, "tokens": 1024, "steps": 60},
 }
-
-
-def prepare(data_dir: Path) -> LanguageData:
-    """The molecules of the package chemicals, through the stages of a study."""
-    folder = data_dir / KEY
-    section = data_settings(
-        Molecules(kind="molecules", source="chemicals", validation=0.01, test=0.04).model_dump(mode="json")
-    ) | {"max_reject_share": 0.05}
-    located = sources.locate(section, data_dir / "sources", {"offline": True, "mirror": None})
-    marker = folder / "chunk.json"
-    molecules.prepare(section, folder, located, KEY, (0, 1), 2, marker)
-    assemble.prepare(section, folder, [marker], KEY, 2)
-    prepare_arrays.prepare(folder)
-    prepare_subsets.prepare(folder, KEY, 0, SUBSET)
-    return load_language(folder)
-
-
-# --- ours -------------------------------------------------------------------------------------------------------------
-
-
-def language_cell(case: dict[str, Any], batch_tokens: int, steps: int = 10**6) -> Cell:
-    """A cell of a benchmark's size that is stopped long before its end."""
-    training = LanguageTraining(
-        learning_rate=LearningRate(at_reference=RATE, reference=1, power=0),
-        schedule="constant",
-        batch_tokens=batch_tokens,
-        weight_decay=0.1,
-        validations=1,
-    )
-    return Cell(
-        study="benchmark",
-        family="chemgpt",
-        size=f"w{case['width']}",
-        num_samples=SUBSET,
-        seed=0,
-        control=None,
-        domain="language",
-        knobs={name: case[name] for name in ("layers", "width", "heads")},
-        protocol={"kind": "equal_steps", "steps": steps},
-        training=training.model_dump(mode="json") | {"learning_rate": RATE},
-        data={"name": KEY, "key": KEY, "evaluations": {}},
-        threads=1,
-    )
-
-
-class Ours:
-    """A cell that is trained some steps at a time, each time on from its checkpoint."""
-
-    def __init__(self, cell: Cell, root: Path, data_dir: Path) -> None:
-        self.cell, self._root, self._datasets = cell, root, Datasets(data_dir)
-        self._log = logging.getLogger("benchmark")
-
-    def rate(self, steps: int) -> float:
-        """Useful tokens per second over so many further steps."""
-        ends: list[float] = []
-
-        def should_stop() -> bool:
-            ends.append(time.perf_counter())
-            return len(ends) == WARM + steps
-
-        try:
-            run_cell(self.cell, self._root, self._datasets, "benchmark", self._log, should_stop)
-        except Stopped:
-            curve = self.cell.folder(self._root) / "checkpoint" / "curve.jsonl"
-            seen = [json.loads(line)["tokens_seen"] for line in curve.read_text().splitlines()]
-            return float((seen[-1] - seen[-1 - steps]) / (ends[-1] - ends[WARM - 1]))
-        raise AssertionError("a cell of a benchmark has no end")
 
 
 def filled_by(lengths: NDArray[np.int64], mean: int) -> int:
@@ -247,21 +168,6 @@ def bucketed_rates(
 # --- the machine ------------------------------------------------------------------------------------------------------
 
 
-def matmul_peaks() -> dict[int, float]:
-    """FLOPs per second of a square product of each size, the median of several."""
-    found = {}
-    for size in PEAK_SIZES:
-        left, right = torch.randn(size, size), torch.randn(size, size)
-        out = torch.empty(size, size)
-        times = []
-        for _ in range(3 + 2048 // size):
-            begun = time.perf_counter()
-            torch.mm(left, right, out=out)
-            times.append(time.perf_counter() - begun)
-        found[size] = 2 * size**3 / statistics.median(times[1:])
-    return found
-
-
 def first_step(cell: Cell, root: Path, data_dir: Path) -> float:
     """Seconds from the start of a process to the end of its first step."""
     job = {"cell": cell.to_dict(), "root": str(root), "data_dir": str(data_dir)}
@@ -311,17 +217,14 @@ def run_case(name: str, repeats: int, data: LanguageData, data_dir: Path, root: 
         for peer, rate in peers.items():
             rates[peer].append(rate())
         if against_peak:
-            rates["peak"].append(max(matmul_peaks().values()) / flops_per_token)
+            rates["peak"].append(matmul_peak(PEAK_SIZES) / flops_per_token)
         print(name, repeat, {key: round(found[-1]) for key, found in rates.items() if found}, flush=True)
-    epoch = batches.epoch(0)
-    computed = sum(len(batch) * int(lengths[batch].max()) for batch in epoch)
     settings = {
         "knobs": cell.knobs,
         "precision": "fp32",
         "threads": 1,
         "batch_tokens": batch_tokens,
-        "molecules_per_step": round(len(lengths) / len(epoch), 2),
-        "useful_share": round(int(lengths.sum()) / computed, 4),
+        "molecules_per_step": round(len(lengths) / batches.steps_in(1), 2),
     }
     what = f"train chemgpt {name}"
     targets = {"transformers Trainer": 2.8, "transformers Trainer grouped": 1.15, "transformers GPTNeo bucketed": 1.5}
