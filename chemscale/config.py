@@ -281,6 +281,8 @@ class Training(Section):
     gradient_clip: PositiveFloat = 1.0
     average: Share = 0.0  # decay per step of the averaged weights that are evaluated; 0 evaluates the last weights
     validations: Positive = 8  # at log-spaced shares of the steps; the best one is kept
+    # share of the rate at which a run that diverges goes on, once, from its last validation; unset, it fails
+    retry_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     @model_validator(mode="after")
     def _schedule_takes_its_keys(self) -> Training:

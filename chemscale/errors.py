@@ -42,6 +42,10 @@ class TrainingError(ChemscaleError):
     """A training run cannot go on, for instance because its loss is not finite (exit code 1)."""
 
 
+class DivergedError(TrainingError):
+    """A loss, a gradient or a validation is not finite."""
+
+
 class DiskFullError(ChemscaleError):
     """A file could not be written for want of space (exit code 1)."""
 

@@ -5,8 +5,11 @@ Imports nothing but the standard library at the top; a compute node writes recor
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+import statistics
+from collections import deque
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +48,8 @@ METRIC_FIELDS: dict[str, type] = {
     "epochs": float,
     "steps": int,
     "best_step": int,
+    "loss_spikes": int,
+    "retried_from_step": int,
     "val_loss": float,
     "test_loss": float,
     "loss_unit": str,
@@ -65,8 +70,28 @@ _NESTED = ("evaluation_digests", "test_metrics", "reasons")
 # What provenance.json adds to a row of the gathered table; these values vary between runs.
 PROVENANCE_COLUMNS = ("wall_s", "device_s", "energy_kwh", "peak_memory_bytes", "attempts", "started", "finished")
 
+# A batch of unlike molecules or frames lies some tenths above its neighbours; twice their median is no such batch
+_SPIKE, _SPIKE_WINDOW = 2.0, 50
+
 # The files that a finished cell has; `checkpoint/` beside them is declared by no rule.
 CELL_FILES = ("config.json", "metrics.json", "metrics.jsonl", "test_clusters.parquet", "provenance.json")
+
+
+def loss_spikes(curve: Sequence[str]) -> int:
+    """The number of steps of a curve whose loss is above twice the median of the steps before it.
+
+    The median is over the 50 steps before it, and the first 50 are left out.
+
+    Args:
+        curve: lines of `metrics.jsonl`.
+    """
+    losses = [line["loss"] for line in map(json.loads, curve) if "loss" in line]
+    recent: deque[float] = deque(maxlen=_SPIKE_WINDOW)
+    spikes = 0
+    for loss in losses:
+        spikes += len(recent) == _SPIKE_WINDOW and loss > _SPIKE * statistics.median(recent)
+        recent.append(loss)
+    return spikes
 
 
 def check_metrics(metrics: Any, where: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from chemscale.families import LANGUAGE, LOSS_UNITS
 from chemscale.grid import Cell, protocol_label
 from chemscale.io import read_json, read_parquet
 from chemscale.planning.plan import plan_cell
-from chemscale.records import CELL_FILES, read_metrics
+from chemscale.records import CELL_FILES, loss_spikes, read_metrics
 from chemscale.study import study_of
 
 
@@ -115,7 +115,9 @@ def _check_cell(root: Path, cell: Cell, findings: Findings) -> dict[str, Any]:
                 f"{where}: test_metrics.{name}force_mae", found[f"{name}force_mae"], 0, found[f"{name}force_rmse"]
             )
 
-    curve = [json.loads(line) for line in (root / cell.path / "metrics.jsonl").read_text().splitlines()]
+    lines = (root / cell.path / "metrics.jsonl").read_text().splitlines()
+    expected["loss_spikes"] = loss_spikes(lines)
+    curve = [json.loads(line) for line in lines]
     steps = [line for line in curve if "loss" in line]
     validations = {line["step"]: line["val_loss"] for line in curve if "val_loss" in line}
     findings.equal(

@@ -29,7 +29,7 @@ def cell_state(folder: Path) -> tuple[str, str | None]:
         except (RecordError, KeyError, TypeError):
             return "failed", f"{failure} is damaged"
     # an attempt that left neither a reason nor a state to go on from was killed, for want of memory perhaps
-    if (checkpoint / "attempts.json").exists() and not any(checkpoint.glob("step-*/complete.json")):
+    if (checkpoint / "attempts.json").exists() and not any(checkpoint.glob("*-*/complete.json")):
         return "failed", "it ended without a word: killed, perhaps for want of memory"
     return "waiting", None
 

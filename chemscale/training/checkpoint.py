@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _MARKER = "complete.json"
 _FINISHED = "finished"
+_RETRY = "retry.json"
 _LOCK_TRIES = 10
 
 
@@ -65,11 +66,14 @@ class Checkpoint:
 
     # --- running state ------------------------------------------------------------------------------------------------
 
-    def save(self, step: int, parts: Iterable[dict[str, Tensor]], state: dict[str, Any]) -> None:
-        """Write the state after `step` steps, a file for each part of its tensors, then drop the older ones."""
+    def save(self, kind: str, step: int, parts: Iterable[dict[str, Tensor]], state: dict[str, Any]) -> None:
+        """Write the state after `step` steps, a file for each part of its tensors, then drop older ones of its kind.
+
+        The kinds are `step`, `validated` and, where a run was taken back, `retry`.
+        """
         from safetensors.torch import save_file
 
-        folder = self._folder(step)
+        folder = self._folder(kind, step)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         count = 0
@@ -79,34 +83,53 @@ class Checkpoint:
             count += 1
         write_json(folder / "state.json", {"identity": self.identity, "step": step, "parts": count, **state})
         _mark(folder, self.identity)
-        for older in sorted(self.folder.glob("step-*"))[:-2]:
+        for older in self._states(kind)[:-2]:
             shutil.rmtree(older)
 
-    def newest(self) -> int | None:
+    def newest(self, kind: str) -> int | None:
         """The step of the newest whole state of this identity; damaged state is passed over with a line in the log."""
-        for folder in sorted(self.folder.glob("step-*"), reverse=True):
+        for folder in reversed(self._states(kind)):
             marker = _verified(folder)
             if marker is None:
                 self.log.warning("%s is not whole: passed over", folder)
                 continue
-            return int(folder.name.removeprefix("step-")) if self._same(marker["identity"]) else None
+            return int(folder.name.removeprefix(f"{kind}-")) if self._same(marker["identity"]) else None
         return None
 
-    def load(self, step: int) -> tuple[Iterator[dict[str, Tensor]], dict[str, Any]]:
+    def load(self, kind: str, step: int) -> tuple[Iterator[dict[str, Tensor]], dict[str, Any]]:
         """The state after `step` steps, one that `newest` named; the parts of its tensors are read one at a time."""
         from safetensors.torch import load_file
 
-        folder = self._folder(step)
+        folder = self._folder(kind, step)
         state = read_json(folder / "state.json")
         return (load_file(folder / _part(number)) for number in range(state["parts"])), state
 
-    def _folder(self, step: int) -> Path:
-        return self.folder / f"step-{step:09d}"
+    def _folder(self, kind: str, step: int) -> Path:
+        return self.folder / f"{kind}-{step:09d}"
 
-    def drop_states(self) -> None:
-        """Delete the running states: a finished cell keeps its weights alone."""
-        for folder in self.folder.glob("step-*"):
-            shutil.rmtree(folder)
+    def _states(self, kind: str) -> list[Path]:
+        return sorted(self.folder.glob(f"{kind}-*"))
+
+    def drop_states(self, *kinds: str) -> None:
+        """Delete the states of these kinds: a finished cell keeps its weights alone."""
+        for kind in kinds:
+            for folder in self._states(kind):
+                shutil.rmtree(folder)
+
+    # --- a run that diverged ------------------------------------------------------------------------------------------
+
+    def take_back(self, rate_share: float) -> None:
+        """Decide that a run that diverged goes on from its last validation; its curve is kept as `diverged.jsonl`."""
+        with atomic_path(self.folder / "diverged.jsonl") as temporary:
+            shutil.copyfile(self.curve, temporary)
+        decision = {"from_step": self.newest("validated") or 0, "rate_share": rate_share}
+        write_json(self.folder / _RETRY, {"identity": self.identity, **decision})
+
+    def retry(self) -> dict[str, Any] | None:
+        """Where a run goes on (`from_step`) at which `rate_share` of its rate; None where it did not diverge."""
+        path = self.folder / _RETRY
+        decision: dict[str, Any] | None = read_json(path) if path.exists() else None
+        return decision if decision and decision["identity"] == self.identity else None
 
     def _same(self, identity: dict[str, str]) -> bool:
         for field, value in self.identity.items():

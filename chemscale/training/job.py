@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from chemscale.data import arrays
 from chemscale.data.manifest import read_manifest
-from chemscale.errors import Stopped
+from chemscale.errors import DivergedError, Stopped
 from chemscale.families import LOSS_UNITS
 from chemscale.grid import Cell, protocol_label
 from chemscale.io import digest, write_json
-from chemscale.records import SCHEMA_VERSION, write_metrics
+from chemscale.records import SCHEMA_VERSION, loss_spikes, write_metrics
 from chemscale.training.checkpoint import Checkpoint
 from chemscale.training.metrics import Curve, provenance, timestamp, whole_lines, write_clusters
+from chemscale.training.schedule import learning_rate
 
 if TYPE_CHECKING:
     from chemscale.training.engine import Engine
@@ -111,6 +112,7 @@ class Job:
             | {f"data of {name}": value for name, value in evaluations.items()},
             log,
         )
+        self.retry = self.checkpoint.retry()
         self._should_stop = should_stop
         self._saved = self._begun = time.monotonic()
         self.started = timestamp()
@@ -128,26 +130,59 @@ class Job:
 
     # --- continuing and stopping --------------------------------------------------------------------------------------
 
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of a step of so many: the schedule's, or a share of it since the run was taken back."""
+        rate = learning_rate(step, steps, self.cell.training)
+        taken_back = self.retry is not None and step >= self.retry["from_step"]
+        return rate * self.retry["rate_share"] if self.retry is not None and taken_back else rate
+
+    def take_back(self, error: DivergedError) -> bool:
+        """Whether a run that diverged goes on from its last validation at a lower rate: once, if the config says so."""
+        share = self.cell.training["retry_rate"]
+        if share is None or self.retry is not None:
+            return False
+        if self.ranks.writes:
+            self.checkpoint.take_back(share)
+        self.ranks.told_by_first(0)  # the others read what the first has written
+        self.retry = self.checkpoint.retry()
+        assert self.retry is not None
+        self.log.warning(
+            "%s: %s; goes on after step %d at %g of the rate", self.cell.path, error, self.retry["from_step"], share
+        )
+        return True
+
     def resume(self, engine: Engine) -> tuple[Progress, Any, Curve]:
         """The progress, the best weights and the curve to go on with; a fresh start where no state fits."""
         step = self.ranks.told_by_first(self._step_to_continue() if self.ranks.writes else 0)
+        kind = self._kind if self.retry is None or step > self.retry["from_step"] else "validated"
         curve = Curve(self.checkpoint.curve if self.ranks.writes else None, step)
         if step == 0:
             return Progress(), None, curve
-        parts, state = self.checkpoint.load(step)
+        parts, state = self.checkpoint.load(kind, step)
         best = engine.load_state(parts, step)
         self.log.info("%s: continues after step %d", self.cell.path, step)
         return Progress(**state["progress"]), best, curve
 
     def _step_to_continue(self) -> int:
         """The step of the state to go on from; 0, and no state left, where there is none."""
-        step = self.checkpoint.newest()
+        step = self.checkpoint.newest(self._kind)
+        if step is None and self.retry is not None:
+            step = self.retry["from_step"]
         if step is not None and not whole_lines(self.checkpoint.curve, step):
             self.log.warning("%s: the curve lacks steps before the checkpoint: training starts anew", self.cell.path)
             step = None
         if step is None:
-            self.checkpoint.drop_states()
+            self.checkpoint.drop_states(self._kind)
         return step or 0
+
+    @property
+    def _kind(self) -> str:
+        return "step" if self.retry is None else "retry"
+
+    def after_validation(self, engine: Engine, progress: Progress, best: Any, curve: Curve) -> None:
+        """Keep the state of a validation where a run that diverges later goes on from it."""
+        if self.cell.training["retry_rate"] is not None and self.retry is None:
+            self._save("validated", engine, progress, best, curve)
 
     def after_step(self, engine: Engine, progress: Progress, best: Any, curve: Curve) -> None:
         """Checkpoint when it is time or when a signal asks to stop; then `Stopped` ends the run."""
@@ -157,6 +192,14 @@ class Job:
         stop, save = (value > 0 for value in self.ranks.totals([self._should_stop(), due]))
         if not stop and not save:
             return
+        self._save(self._kind, engine, progress, best, curve)
+        if stop:
+            self.ranks.told_by_first(0)  # nobody ends before the state is written
+            curve.close()
+            raise Stopped(f"{self.cell.path}: stopped after step {progress.step}, checkpoint written")
+
+    def _save(self, kind: str, engine: Engine, progress: Progress, best: Any, curve: Curve) -> None:
+        now = time.monotonic()
         progress.wall_s += now - self._begun
         self._begun = self._saved = now
         # an infinite best loss is no JSON: before the first validation it is left to the default
@@ -164,14 +207,10 @@ class Job:
         parts = engine.state(best)
         if self.ranks.writes:
             curve.flush()
-            self.checkpoint.save(progress.step, parts, {"progress": kept})
+            self.checkpoint.save(kind, progress.step, parts, {"progress": kept})
         else:
             # an engine that keeps a share of the state on each rank needs all of them to tell it
             deque(parts, maxlen=0)
-        if stop:
-            self.ranks.told_by_first(0)  # nobody ends before the state is written
-            curve.close()
-            raise Stopped(f"{self.cell.path}: stopped after step {progress.step}, checkpoint written")
 
     def elapsed(self, progress: Progress) -> float:
         """Seconds of work on this cell, those before an interruption included."""
@@ -220,12 +259,15 @@ class Job:
                 "config_digest": cell.digest,
                 "data_digest": self.data_digest,
                 "code_digest": self.code,
+                "loss_spikes": loss_spikes((folder / "metrics.jsonl").read_text().splitlines()),
+                "retried_from_step": None if self.retry is None else self.retry["from_step"],
                 **metrics,
                 "reasons": {
                     **metrics["reasons"],
+                    **({} if self.retry else {"retried_from_step": "the run did not diverge"}),
                     **({} if cell.control else {"control": "a cell of the grid"}),
                 },
             },
         )
         self.checkpoint.mark_finished()
-        self.checkpoint.drop_states()
+        self.checkpoint.drop_states("step", "validated", "retry")

@@ -22,7 +22,7 @@ from chemscale.training.job import Job
 from chemscale.training.metrics import cluster_sums
 from chemscale.training.ranks import Ranks, device
 from chemscale.training.sampler import TokenBatches, micro_batches, total_steps
-from chemscale.training.schedule import learning_rate, validation_steps
+from chemscale.training.schedule import validation_steps
 
 # Computed tokens per evaluation batch: large enough to be fast, small enough to stay in the cache.
 _EVALUATION_TOKENS = 4096
@@ -33,7 +33,7 @@ def train(job: Job, attempts: int) -> None:
 
     Raises:
         Stopped: a signal asked to stop; a checkpoint was written.
-        TrainingError: a loss is not finite.
+        DivergedError: a loss is not finite.
     """
     cell = job.cell
     settings, ranks = cell.training, job.ranks
@@ -61,7 +61,7 @@ def train(job: Job, attempts: int) -> None:
     for chosen in sampler.from_step(progress.step):
         if progress.step == steps or progress.stale == cell.protocol.get("patience"):
             break
-        rate = learning_rate(progress.step, steps, settings)
+        rate = job.rate(progress.step, steps)
         num_predicted = int(predicted[chosen].sum())
         loss = 0.0
         for part in micro_batches(predicted, chosen, ranks.size, cell.engine["micro_tokens"])[ranks.rank]:
@@ -92,6 +92,7 @@ def train(job: Job, attempts: int) -> None:
             if val_loss < progress.best_loss:
                 progress.best_loss, progress.best_step, progress.stale = val_loss, progress.step, 0
                 best = engine.weights(into=best)
+            job.after_validation(engine, progress, best, curve)
         job.after_step(engine, progress, best, curve)
     curve.close()
 

@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chemscale.errors import TrainingError
+from chemscale.errors import DivergedError
 from chemscale.io import atomic_path
 
 
@@ -53,7 +53,7 @@ class Curve:
             if not math.isfinite(value):
                 self._stream.write(json.dumps({**values, name: str(value)}) + "\n")
                 self.close()
-                raise TrainingError(f"{name} is not finite ({value}) at step {values['step']}")
+                raise DivergedError(f"{name} is not finite ({value}) at step {values['step']}")
         self._stream.write(json.dumps(values) + "\n")
 
     def flush(self) -> None:

@@ -23,7 +23,7 @@ from chemscale.training.engine import make
 from chemscale.training.job import Job
 from chemscale.training.metrics import cluster_sums
 from chemscale.training.sampler import FrameBatches, total_steps
-from chemscale.training.schedule import learning_rate, validation_steps
+from chemscale.training.schedule import validation_steps
 from chemscale.units import MEV_PER_EV
 
 _EVALUATION_FRAMES = 64
@@ -36,7 +36,7 @@ def train(job: Job, attempts: int) -> None:
 
     Raises:
         Stopped: a signal asked to stop; a checkpoint was written.
-        TrainingError: a loss is not finite.
+        DivergedError: a loss is not finite.
     """
     cell = job.cell
     settings = cell.training
@@ -62,7 +62,7 @@ def train(job: Job, attempts: int) -> None:
     for chosen in sampler.from_step(progress.step):
         if progress.step == steps or progress.stale == cell.protocol.get("patience"):
             break
-        rate = learning_rate(progress.step, steps, settings)
+        rate = job.rate(progress.step, steps)
         batch = frames.batch(chosen)
         energies, forces = model.energies_and_forces(
             batch.species, batch.positions, batch.edges, batch.frame, len(chosen), create_graph=True
@@ -96,6 +96,7 @@ def train(job: Job, attempts: int) -> None:
             if val_loss < progress.best_loss:
                 progress.best_loss, progress.best_step, progress.stale = val_loss, progress.step, 0
                 best = engine.weights(into=best)
+            job.after_validation(engine, progress, best, curve)
         job.after_step(engine, progress, best, curve)
     curve.close()
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from chemscale.errors import ChemscaleError, LockedError, Stopped
+from chemscale.errors import ChemscaleError, DivergedError, LockedError, Stopped
 from chemscale.grid import Cell
 from chemscale.io import read_json, write_json
 from chemscale.records import read_metrics
@@ -106,7 +106,12 @@ def _train(job: Job, attempts: int) -> None:
     # the number of threads decides the bits of sums, so it comes from the cell and not from the machine
     torch.set_num_threads(job.cell.threads)
     loop = importlib.import_module(_LOOPS[job.cell.domain])
-    loop.train(job, attempts)
+    try:
+        loop.train(job, attempts)
+    except DivergedError as error:
+        if not job.take_back(error):
+            raise
+        loop.train(job, attempts)
 
 
 @cache

@@ -106,6 +106,8 @@ def metrics_of(cell: Cell, random: np.random.Generator) -> dict[str, Any]:
         "epochs": seen / unique,
         "steps": steps,
         "best_step": steps,
+        "loss_spikes": 0,
+        "retried_from_step": None,
         "val_loss": loss * 1.01,
         "test_loss": loss,
         "loss_unit": "nats per token" if language else "meV/angstrom per force component",

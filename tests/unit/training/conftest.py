@@ -38,6 +38,7 @@ def data_dir(tmp_path_factory, write_data):
 _TRAINING = {
     "learning_rate": 0.01, "schedule": "cosine", "warmup": 0.1, "warmup_steps": None, "final_rate": 0.1, "decay": 0.2,
     "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.99, "gradient_clip": 1.0, "average": 0.9, "validations": 3,
+    "retry_rate": None,
 }  # fmt: skip
 
 

@@ -22,13 +22,13 @@ def checkpoint(tmp_path):
 def test_newest_whole_state_is_continued(checkpoint):
     for step in (1, 2, 3):
         checkpoint.save(
-            step, [{"w": torch.full((2,), float(step))}, {"v": torch.zeros(1)}], {"progress": {"step": step}}
+            "step", step, [{"w": torch.full((2,), float(step))}, {"v": torch.zeros(1)}], {"progress": {"step": step}}
         )
     assert len(list(checkpoint.folder.glob("step-*"))) == 2
     damaged = checkpoint.folder / "step-000000003" / "state-00001.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    assert checkpoint.newest() == 2
-    parts, state = checkpoint.load(2)
+    assert checkpoint.newest("step") == 2
+    parts, state = checkpoint.load("step", 2)
     assert state["step"] == 2
     first, second = parts
     assert torch.equal(first["w"], torch.tensor([2.0, 2.0]))
@@ -36,17 +36,17 @@ def test_newest_whole_state_is_continued(checkpoint):
 
 
 def test_state_without_its_marker_is_not_whole(checkpoint):
-    checkpoint.save(5, [{"w": torch.zeros(1)}], {})
+    checkpoint.save("step", 5, [{"w": torch.zeros(1)}], {})
     (checkpoint.folder / "step-000000005" / "complete.json").unlink()
-    assert checkpoint.newest() is None
+    assert checkpoint.newest("step") is None
 
 
 @pytest.mark.parametrize("field", IDENTITY)
 def test_state_of_another_digest_is_set_aside_and_named(checkpoint, field, caplog):
-    checkpoint.save(5, [{"w": torch.zeros(1)}], {})
+    checkpoint.save("step", 5, [{"w": torch.zeros(1)}], {})
     other = Checkpoint(checkpoint.folder, IDENTITY | {field: "new"}, LOG)
     with caplog.at_level(logging.WARNING):
-        assert other.newest() is None
+        assert other.newest("step") is None
     assert f"another {field}" in caplog.text
     assert list((checkpoint.folder / "superseded").glob("*/step-000000005/state.json"))
     assert not list(checkpoint.folder.glob("step-*"))

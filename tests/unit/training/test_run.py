@@ -9,13 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from chemscale.data.shards import stream
 from chemscale.data.subsets import rows_digest, subset_keys
-from chemscale.errors import Stopped, TrainingError
+from chemscale.errors import DivergedError, Stopped, TrainingError
 from chemscale.io import read_parquet, sha256_file
-from chemscale.records import read_metrics
+from chemscale.records import loss_spikes, read_metrics
+from chemscale.training import job
 from chemscale.training.job import Datasets
 from chemscale.training.run import main, main_pack, run_cell
 
@@ -44,6 +46,7 @@ import json, logging, sys
 {program}
 from pathlib import Path
 from chemscale.grid import Cell
+from chemscale.training import job
 from chemscale.training.job import Datasets
 from chemscale.training.run import run_cell
 cell = Cell.from_dict(json.loads({json.dumps(cell.to_dict())!r}))
@@ -132,6 +135,52 @@ def test_failed_cell_leaves_its_reason_and_the_pack_goes_on(make_cell, data_dir,
     with pytest.raises(TrainingError):
         _train(bad, tmp_path, data_dir)
     assert json.loads((bad.folder(tmp_path) / "checkpoint" / "failure.json").read_text())["attempts"] == 2
+
+
+@pytest.mark.parametrize("domain", ["language", "potentials"])
+def test_a_run_that_diverges_goes_on_once_from_its_last_validation(make_cell, data_dir, tmp_path, monkeypatch, domain):
+    explodes = {"at": 12}
+
+    def rate(step, steps, settings):
+        return 1e30 if step == explodes["at"] else 0.01
+
+    monkeypatch.setattr(job, "learning_rate", rate)
+    cell = make_cell(domain, retry_rate=1e-32, gradient_clip=1e30, validations=5)
+    before = _train(cell, tmp_path / "whole", data_dir)
+    folder = cell.folder(tmp_path / "whole")
+    curve = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    metrics = read_metrics(folder / "metrics.json")
+    taken_back = metrics["retried_from_step"]
+    assert 0 < taken_back <= 12
+    assert taken_back in [line["step"] for line in curve if "val_loss" in line]
+    rates = [line["learning_rate"] for line in curve if "loss" in line]
+    assert rates[:taken_back] == [0.01] * taken_back
+    assert all(rate in (0.01 * 1e-32, 1e30 * 1e-32) for rate in rates[taken_back:])
+    assert len(rates) == 20
+    diverged = (folder / "checkpoint" / "diverged.jsonl").read_text()
+    assert "nan" in diverged or "inf" in diverged
+    # stopped again and again, the same bits
+    for stop_after in (10, 12, 3, 2):
+        asked = iter([False] * stop_after + [True])
+        try:
+            _train(cell, tmp_path / "parted", data_dir, lambda asked=asked: next(asked))
+        except Stopped:
+            continue
+    assert _train(cell, tmp_path / "parted", data_dir) == before
+    explodes["at"] = 0
+    with pytest.raises(DivergedError):
+        _train(make_cell(domain, retry_rate=0.5, gradient_clip=1e30), tmp_path / "again", data_dir)
+    # before any validation there is nothing to go back to but the start
+    early = make_cell(domain, retry_rate=1e-32, gradient_clip=1e30)
+    _train(early, tmp_path / "early", data_dir)
+    assert read_metrics(early.folder(tmp_path / "early") / "metrics.json")["retried_from_step"] == 0
+
+
+def test_spikes_of_the_loss_are_counted():
+    losses = [*np.linspace(3, 2, 60), 5.5, *[2.0] * 60, 3.9, 4.1]
+    lines = [json.dumps({"step": step, "loss": loss}) for step, loss in enumerate(losses, 1)]
+    lines.insert(70, json.dumps({"step": 69, "val_loss": 50.0}))
+    assert loss_spikes(lines) == 2
 
 
 def test_finished_records_are_published_without_training(make_cell, data_dir, tmp_path):
