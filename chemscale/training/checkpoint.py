@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chemscale.errors import LockedError, RecordError
-from chemscale.io import atomic_path, read_json, sha256_file, write_json
+from chemscale.io import atomic_path, drop_unfinished, read_json, sha256_file, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,7 +56,8 @@ class Checkpoint:
             yield
 
     def start_attempt(self) -> int:
-        """Count one more attempt and forget the last failure; the number of attempts so far."""
+        """Count one more attempt, forget the last failure and what it left; the number of attempts so far."""
+        drop_unfinished(self.folder)
         path = self.folder / "attempts.json"
         attempts = (int(read_json(path)["attempts"]) if path.exists() else 0) + 1
         write_json(path, {"attempts": attempts})
@@ -103,10 +104,11 @@ class Checkpoint:
     def _folder(self, step: int) -> Path:
         return self.folder / f"step-{step:09d}"
 
-    def drop_states(self) -> None:
-        """Delete the running states: a finished cell keeps its weights alone."""
+    def drop_states(self, after: int = 0) -> None:
+        """Delete the running states of more than `after` steps, whole or not."""
         for folder in self.folder.glob("step-*"):
-            shutil.rmtree(folder)
+            if folder > self._folder(after):
+                shutil.rmtree(folder)
 
     def _same(self, identity: dict[str, str]) -> bool:
         for field, value in self.identity.items():
@@ -156,6 +158,7 @@ class Checkpoint:
         """Copy the finished records to the cell's folder, `metrics.json` last."""
         names = sorted(read_json(self.finished_folder / _MARKER)["files"], key=lambda name: name == "metrics.json")
         for name in names:
+            drop_unfinished(target, name)
             with atomic_path(target / name) as temporary:
                 shutil.copyfile(self.finished_folder / name, temporary)
 
