@@ -3,6 +3,7 @@
 # make bench  times against other packages, into results/benchmarks/
 # make bench-accelerator  the largest models on one GPU, against its own matrix products; ten minutes
 # make test-scale  all of MOSES and ten million made molecules: the same bytes through kills, in bounded memory; an hour
+# make test-faults  a cell killed at random moments, and spread over ranks and stages of ZeRO: the same results; an hour
 # Each sets up .venv first where pyproject.toml or constraints.txt changed since the last set-up.
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ BIN := .venv/bin
 STAMP := .venv/.set-up
 EXTRAS := train,zero,data,study,workflow,test,dev
 
-.PHONY: run test check bench bench-accelerator test-scale test-slurm venv clean distclean
+.PHONY: run test check bench bench-accelerator test-scale test-faults test-slurm venv clean distclean
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
@@ -46,6 +47,10 @@ test-scale: $(STAMP)
 	$(BIN)/python tests/benchmarks/scale.py moses
 	$(BIN)/python tests/benchmarks/mutants.py data/scale/moses_two_workers data/scale/mutants.smi 10000000
 	$(BIN)/python tests/benchmarks/scale.py mutants data/scale/mutants.smi
+
+test-faults: $(STAMP)
+	$(BIN)/python tests/benchmarks/kills.py
+	$(BIN)/python tests/benchmarks/engines.py
 
 test-slurm: $(STAMP)
 	tests/slurm/cluster.sh run $(BIN)/python -m pytest -m slurm tests/slurm

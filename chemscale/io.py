@@ -45,6 +45,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def drop_unfinished(folder: Path, name: str = "*") -> None:
+    """Delete what writers of `name` left in `folder` when they died; for the only one that writes there now."""
+    for left in folder.glob(f".{name}.*.part"):
+        left.unlink()
+
+
 @contextmanager
 def disk_full_told(path: Path, begun: Path | None = None) -> Iterator[None]:
     """Let a full disk, met while the block writes `path`, end as one message that names the folder and the need.

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chemscale.errors import LockedError, RecordError
-from chemscale.io import atomic_path, read_json, sha256_file, write_json
+from chemscale.io import atomic_path, drop_unfinished, read_json, sha256_file, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +57,8 @@ class Checkpoint:
             yield
 
     def start_attempt(self) -> int:
-        """Count one more attempt and forget the last failure; the number of attempts so far."""
+        """Count one more attempt, forget the last failure and what it left; the number of attempts so far."""
+        drop_unfinished(self.folder)
         path = self.folder / "attempts.json"
         attempts = (int(read_json(path)["attempts"]) if path.exists() else 0) + 1
         write_json(path, {"attempts": attempts})
@@ -110,11 +111,12 @@ class Checkpoint:
     def _states(self, kind: str) -> list[Path]:
         return sorted(self.folder.glob(f"{kind}-*"))
 
-    def drop_states(self, *kinds: str) -> None:
-        """Delete the states of these kinds: a finished cell keeps its weights alone."""
+    def drop_states(self, *kinds: str, after: int = 0) -> None:
+        """Delete the states of these kinds after more than `after` steps, whole or not."""
         for kind in kinds:
             for folder in self._states(kind):
-                shutil.rmtree(folder)
+                if folder > self._folder(kind, after):
+                    shutil.rmtree(folder)
 
     # --- a run that diverged ------------------------------------------------------------------------------------------
 
@@ -179,6 +181,7 @@ class Checkpoint:
         """Copy the finished records to the cell's folder, `metrics.json` last."""
         names = sorted(read_json(self.finished_folder / _MARKER)["files"], key=lambda name: name == "metrics.json")
         for name in names:
+            drop_unfinished(target, name)
             with atomic_path(target / name) as temporary:
                 shutil.copyfile(self.finished_folder / name, temporary)
 

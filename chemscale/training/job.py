@@ -164,15 +164,15 @@ class Job:
         return Progress(**state["progress"]), best, curve
 
     def _step_to_continue(self) -> int:
-        """The step of the state to go on from; 0, and no state left, where there is none."""
+        """The step of the state to go on from, and no state of a later one left; 0 where there is none."""
         step = self.checkpoint.newest(self._kind)
         if step is None and self.retry is not None:
             step = self.retry["from_step"]
         if step is not None and not whole_lines(self.checkpoint.curve, step):
             self.log.warning("%s: the curve lacks steps before the checkpoint: training starts anew", self.cell.path)
             step = None
-        if step is None:
-            self.checkpoint.drop_states(self._kind)
+        # a later state is not whole, and would count among the newest ones that are kept
+        self.checkpoint.drop_states(self._kind, after=step or 0)
         return step or 0
 
     @property
@@ -225,7 +225,7 @@ class Job:
         clusters: tuple[list[str], NDArray[np.float64], NDArray[np.int64]],
         attempts: int,
     ) -> None:
-        """Let the first rank write all records to `checkpoint/finished/`, its marker last, and drop the states."""
+        """Let the first rank write all records to `checkpoint/finished/`, its marker last."""
         if not self.ranks.writes:
             return
         cell, folder = self.cell, self.checkpoint.finished_folder
@@ -270,4 +270,3 @@ class Job:
             },
         )
         self.checkpoint.mark_finished()
-        self.checkpoint.drop_states("step", "validated", "retry")

@@ -7,6 +7,7 @@ cell's job as a line of JSON on its standard input.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -102,7 +103,18 @@ def _rank() -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_launcher, daemon=True).start()
-    run.main(**job)
+    code = 1
+    try:
+        run.main(**job)
+        code = 0
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    finally:
+        # not by the interpreter's own end, in which gloo's threads were seen to abort a process whose work was done
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -84,10 +84,13 @@ def run_cell(
     ranks = ranks or Ranks()
     try:
         job = Job(cell, root, datasets, code, log, should_stop, ranks)
-        with job.checkpoint.lock() if ranks.writes else nullcontext():
+        with _held(job):
             trained = bool(ranks.told_by_first(ranks.writes and not job.checkpoint.finished()))
             if trained:
                 _train(job, job.checkpoint.start_attempt() if ranks.writes else 0)
+            if ranks.writes:
+                # a finished cell keeps its weights alone; the run that finished it may have died before this
+                job.checkpoint.drop_states("step", "validated", "retry")
             if publish and ranks.writes:
                 job.checkpoint.publish(job.folder)
     except (Stopped, LockedError):
@@ -97,6 +100,21 @@ def run_cell(
         record_failure(cell.folder(root) / "checkpoint", error)
         raise
     return trained
+
+
+@contextmanager
+def _held(job: Job) -> Iterator[None]:
+    """Hold the cell within the block; where another process holds it, every rank is refused alike."""
+    refused: LockedError | None = None
+    with ExitStack() as stack:
+        if job.ranks.writes:
+            try:
+                stack.enter_context(job.checkpoint.lock())
+            except LockedError as error:
+                refused = error
+        if job.ranks.told_by_first(refused is not None):
+            raise refused or LockedError("the first rank was refused the cell")
+        yield
 
 
 def _train(job: Job, attempts: int) -> None:
@@ -131,15 +149,18 @@ def main(cell: dict[str, Any], root: str, data_dir: str, code: str, log_file: st
     """
     spec = Cell.from_dict(cell)
     log = _logger(Path(log_file))
+    ranks = Ranks()
     try:
         with StopRequest().listening() as stop, joined() as ranks:
             datasets = Datasets(Path(data_dir))
             trained = run_cell(spec, Path(root), datasets, code, log, stop, ranks=ranks) and ranks.writes
     except Exception as error:
         log.exception("%s failed", spec.path)
-        sys.stderr.write(
-            f"{spec.path}: {error if isinstance(error, ChemscaleError) else repr(error)} (log: {log_file})\n"
-        )
+        # what ends all ranks alike is said once
+        if ranks.writes or not isinstance(error, Stopped | LockedError):
+            sys.stderr.write(
+                f"{spec.path}: {error if isinstance(error, ChemscaleError) else repr(error)} (log: {log_file})\n"
+            )
         sys.exit(error.exit_code if isinstance(error, ChemscaleError) else 1)
     if trained:
         print(_line(spec, Path(root)), flush=True)

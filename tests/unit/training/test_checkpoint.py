@@ -41,6 +41,15 @@ def test_state_without_its_marker_is_not_whole(checkpoint):
     assert checkpoint.newest("step") is None
 
 
+def test_states_of_later_steps_can_be_dropped(checkpoint):
+    for step in (5, 9, 11):
+        checkpoint.save("step", step, [{"w": torch.zeros(1)}], {})
+    checkpoint.drop_states("step", after=9)
+    assert [state.name for state in checkpoint.folder.glob("step-*")] == ["step-000000009"]
+    checkpoint.drop_states("step")
+    assert not list(checkpoint.folder.glob("step-*"))
+
+
 @pytest.mark.parametrize("field", IDENTITY)
 def test_state_of_another_digest_is_set_aside_and_named(checkpoint, field, caplog):
     checkpoint.save("step", 5, [{"w": torch.zeros(1)}], {})
@@ -80,8 +89,9 @@ def test_failure_leaves_its_reason_until_the_next_attempt(checkpoint):
     failure = json.loads((checkpoint.folder / "failure.json").read_text())
     assert failure["reason"] == "TrainingError: loss is nan"
     assert failure["attempts"] == 1
+    (checkpoint.folder / ".weights.safetensors.x1.part").touch()
     assert checkpoint.start_attempt() == 2
-    assert not (checkpoint.folder / "failure.json").exists()
+    assert [path.name for path in checkpoint.folder.iterdir()] == ["attempts.json"]
 
 
 def test_curve_is_cut_back_to_the_checkpoint(tmp_path):

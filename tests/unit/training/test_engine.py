@@ -50,6 +50,15 @@ def test_equals_torch_adamw_with_clipping_and_decay_on_matrices():
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
+def test_the_norm_of_a_long_gradient_is_exact_to_rounding():
+    torch.manual_seed(0)
+    module = nn.Linear(1500, 1500)
+    engine = _engine(module)
+    engine.backward((module.weight * torch.randn(1500, 1500)).sum())
+    gradient = module.weight.grad.double()
+    assert engine.update(0.0) == pytest.approx(float(torch.linalg.vector_norm(gradient)), rel=3e-7)
+
+
 def test_continues_bit_for_bit(monkeypatch):
     whole, parted = _module(), _module()
     engine = _engine(whole)

@@ -1,22 +1,28 @@
 """Several ranks train a cell as one would: the same order of data, the same losses, and no rank left behind."""
 
+import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+import selfies
 
 from chemscale.io import sha256_file
 from chemscale.training import launch
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = "import json, sys; from chemscale.training.launch import main; main(**json.loads(sys.argv[1]))"
+FIFTY = {"kind": "equal_steps", "steps": 50}
+SPLITS = ("test", "validation", "train", "train")
 
 
 def _command(cell, root, data_dir, code="code"):
@@ -49,18 +55,32 @@ def _spread(make_cell, ranks, micro_tokens, zero=0, **training):
 
 
 @pytest.fixture(scope="module")
-def alone(make_cell, data_dir, tmp_path_factory):
+def molecules_dir(make_cell, tmp_path_factory, write_data):
+    """A data folder with real molecules: ranks get unequal numbers of tokens, of a long molecule's batch one none."""
+    with open(ROOT / "tests" / "data" / "smoke_molecules.csv") as stream:
+        smiles = [row["smiles"] for row in csv.DictReader(stream)][:120]
+    rows = [
+        {"smiles": text, "selfies": selfies.encoder(text), "group": str(i), "split": SPLITS[i % len(SPLITS)]}
+        for i, text in enumerate(smiles)
+    ]
+    root = tmp_path_factory.mktemp("molecules")
+    write_data(root / make_cell().data["key"], rows, draws=[(0, 30)])
+    return root
+
+
+@pytest.fixture(scope="module")
+def alone(make_cell, molecules_dir, tmp_path_factory):
     """The curve of a cell that one process trains."""
-    cell = make_cell(learning_rate=1e-3)
-    return _curve(_train(cell, tmp_path_factory.mktemp("alone"), data_dir))
+    cell = make_cell(learning_rate=1e-3, protocol=FIFTY)
+    return _curve(_train(cell, tmp_path_factory.mktemp("alone"), molecules_dir))
 
 
 @pytest.mark.parametrize(
     ("ranks", "micro_tokens", "zero"), [(1, 24, 0), (2, None, 0), (2, 16, 0), (2, 16, 1), (2, None, 2), (2, 16, 3)]
 )
-def test_a_spread_step_is_the_same_step(make_cell, data_dir, tmp_path, alone, ranks, micro_tokens, zero):
-    cell = _spread(make_cell, ranks, micro_tokens, zero, learning_rate=1e-3)
-    spread = _curve(_train(cell, tmp_path / "spread", data_dir))
+def test_a_spread_step_is_the_same_step(make_cell, molecules_dir, tmp_path, alone, ranks, micro_tokens, zero):
+    cell = _spread(make_cell, ranks, micro_tokens, zero, learning_rate=1e-3, protocol=FIFTY)
+    spread = _curve(_train(cell, tmp_path / "spread", molecules_dir))
     assert spread["tokens_seen"].tolist() == alone["tokens_seen"].tolist()
     np.testing.assert_allclose(spread["loss"], alone["loss"], rtol=1e-5)
     np.testing.assert_allclose(spread["val_loss"], alone["val_loss"], rtol=1e-5)
@@ -68,9 +88,9 @@ def test_a_spread_step_is_the_same_step(make_cell, data_dir, tmp_path, alone, ra
 
 
 @pytest.mark.parametrize(("ranks", "zero"), [(1, 0), (2, 0), (2, 2), (2, 3)])
-def test_bf16_follows_fp32_as_far_as_it_goes(make_cell, data_dir, tmp_path, alone, ranks, zero):
-    cell = _spread(make_cell, ranks, 32, zero, learning_rate=1e-3, precision="bf16")
-    rounded = _curve(_train(cell, tmp_path / "rounded", data_dir))
+def test_bf16_follows_fp32_as_far_as_it_goes(make_cell, molecules_dir, tmp_path, alone, ranks, zero):
+    cell = _spread(make_cell, ranks, 32, zero, learning_rate=1e-3, precision="bf16", protocol=FIFTY)
+    rounded = _curve(_train(cell, tmp_path / "rounded", molecules_dir))
     np.testing.assert_allclose(rounded["loss"], alone["loss"], rtol=1e-2)
     np.testing.assert_allclose(rounded["val_loss"], alone["val_loss"], rtol=1e-2)
     assert np.abs(rounded["loss"] / alone["loss"] - 1).max() > 1e-4
@@ -90,40 +110,44 @@ def _until(condition):
         time.sleep(0.05)
 
 
-def test_stopped_ranks_leave_a_checkpoint_that_one_rank_goes_on_from(make_cell, data_dir, tmp_path):
-    cell = _spread(make_cell, 2, None, learning_rate=1e-3)
-    cell.protocol["steps"] = 3000
-    root = tmp_path / "stopped"
-    root.mkdir()
-    curve = cell.folder(root) / "checkpoint" / "curve.jsonl"
-    with subprocess.Popen(_command(cell, root, data_dir), env=_environment(), stderr=subprocess.PIPE) as process:
-        _until(lambda: curve.exists())
-        time.sleep(1)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 75
-    (state,) = (cell.folder(root) / "checkpoint").glob("step-*")
-    steps = int(state.name[5:])
-    assert 0 < steps < 3000
-    cell.engine["ranks"] = 1
-    with subprocess.Popen(_command(cell, root, data_dir), env=_environment()) as process:
-        _until(lambda: len(curve.read_text().splitlines()) > steps + 30 or process.poll() is not None)
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-    assert "continues after step" in (root / "cell.log").read_text()
-    alone = make_cell(learning_rate=1e-3, protocol=cell.protocol)
-    whole = tmp_path / "whole"
-    whole.mkdir()
-    other = alone.folder(whole) / "checkpoint" / "curve.jsonl"
-    with subprocess.Popen(_command(alone, whole, data_dir), env=_environment()) as process:
-        _until(lambda: other.exists() and len(other.read_text().splitlines()) > steps + 30)
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-    resumed, expected = (
-        [json.loads(line) for line in path.read_text().splitlines()[: steps + 30]] for path in (curve, other)
-    )
-    assert [line.get("tokens_seen") for line in resumed] == [line.get("tokens_seen") for line in expected]
-    np.testing.assert_allclose([line["loss"] for line in resumed[:40] if "loss" in line],
-                               [line["loss"] for line in expected[:40] if "loss" in line], rtol=1e-4)  # fmt: skip
+@pytest.fixture(scope="module")
+def stopped(make_cell, molecules_dir, tmp_path_factory):
+    """A function that gives the folder of a run of two ranks under a stage of ZeRO that a signal stopped, and when."""
+
+    @cache
+    def stop(zero):
+        cell = _spread(make_cell, 2, None, zero, learning_rate=1e-3, protocol=FIFTY)
+        cell.engine["checkpoint_seconds"] = 0.001
+        root = tmp_path_factory.mktemp("stopped")
+        checkpoint = cell.folder(root) / "checkpoint"
+        with subprocess.Popen(
+            _command(cell, root, molecules_dir), env=_environment(), stderr=subprocess.PIPE
+        ) as process:
+            _until(lambda: any(checkpoint.glob("step-*/complete.json")))
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=60)
+        assert process.returncode == 75, said
+        assert said.decode().count("stopped after step") == 1
+        steps = max(int(marker.parent.name[5:]) for marker in checkpoint.glob("step-*/complete.json"))
+        assert 0 < steps < 50
+        return root, steps
+
+    return stop
+
+
+@pytest.mark.parametrize(("begun", "ranks", "zero"), [(0, 1, 0), (2, 1, 0), (2, 1, 2), (2, 2, 3), (3, 2, 1)])
+def test_a_stopped_run_goes_on_by_other_ranks_and_stages(
+    make_cell, molecules_dir, tmp_path, alone, stopped, begun, ranks, zero
+):
+    stopped_root, steps = stopped(begun)
+    root = tmp_path / "continued"
+    shutil.copytree(stopped_root, root)
+    cell = _spread(make_cell, ranks, None, zero, learning_rate=1e-3, protocol=FIFTY)
+    continued = _curve(_train(cell, root, molecules_dir))
+    assert f"continues after step {steps}" in (root / "cell.log").read_text()
+    assert continued["tokens_seen"].tolist() == alone["tokens_seen"].tolist()
+    np.testing.assert_allclose(continued["loss"], alone["loss"], rtol=1e-4)
+    np.testing.assert_allclose(continued["val_loss"], alone["val_loss"], rtol=1e-4)
 
 
 def test_a_rank_that_is_killed_takes_the_cell_with_it_and_the_reason_is_kept(make_cell, data_dir, tmp_path):
@@ -147,6 +171,39 @@ def test_ranks_end_with_their_launcher(make_cell, data_dir, tmp_path):
         process.kill()
     assert len(ranks) == 2
     _until(lambda: not any(rank.is_running() for rank in ranks))
+
+
+def test_of_two_launchers_on_one_cell_one_trains_it(make_cell, data_dir, tmp_path):
+    cell = _spread(make_cell, 2, None, learning_rate=1e-3)
+    cell.protocol["steps"] = 1000
+    both = [
+        subprocess.Popen(
+            _command(cell, tmp_path, data_dir), env=_environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for _ in range(2)
+    ]
+    try:
+        _until(lambda: all(len(psutil.Process(process.pid).children()) == 2 for process in both))
+        ranks = {process: psutil.Process(process.pid).children() for process in both}
+        _until(lambda: any(process.poll() is not None for process in both))
+        loser, winner = sorted(both, key=lambda process: process.poll() is None)
+        assert winner.poll() is None
+        _, said = loser.communicate()
+        assert loser.returncode == 1, said
+        assert said.decode().count("is being trained by another process") == 1
+        assert "RuntimeError" not in said.decode()
+        assert not any(rank.is_running() for rank in ranks[loser])
+        assert all(rank.is_running() for rank in ranks[winner])
+        out, said = winner.communicate(timeout=120)
+        assert winner.returncode == 0, said
+        assert out.decode().count("done") == 1
+    finally:
+        for process in both:
+            process.kill()
+            process.communicate()
+    assert (cell.folder(tmp_path) / "metrics.json").exists()
+    assert not (cell.folder(tmp_path) / "checkpoint" / "failure.json").exists()
+    assert json.loads((cell.folder(tmp_path) / "provenance.json").read_text())["attempts"] == 1
 
 
 def test_the_first_failure_counts(monkeypatch):

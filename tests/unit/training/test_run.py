@@ -91,6 +91,63 @@ def test_interrupted_run_ends_with_the_same_bits(make_cell, data_dir, tmp_path, 
     assert _train(make_cell(domain), tmp_path / "parted", data_dir) == whole
 
 
+# the tensors of a state, its marker, a cut curve, the weights, and the records in their first place and in their last
+@pytest.mark.parametrize(
+    "sights",
+    [
+        ["checkpoint/step-*/.state-*.part", "checkpoint/step-*/.complete.json.*.part", "checkpoint/.curve.*.part"],
+        ["checkpoint/.weights.*.part", "checkpoint/finished/.*.part", ".*.part"],
+    ],
+)
+def test_killed_run_ends_with_the_same_bits_and_leaves_nothing(make_cell, data_dir, tmp_path, sights):
+    cell = make_cell(protocol={"kind": "equal_steps", "steps": 300})
+    cell.engine["checkpoint_seconds"] = 0.03
+    whole = _train(cell, tmp_path / "whole", data_dir)
+    root = tmp_path / "killed"
+    arguments = (cell.to_dict(), str(root), str(data_dir), "code", str(root / "cell.log"))
+    program = f"from chemscale.training.run import main; main(*{arguments!r})"
+    killed = 0
+    for sight in sights:
+        with subprocess.Popen(
+            [sys.executable, "-c", program], env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        ) as process:
+            while process.poll() is None and not any(cell.folder(root).glob(sight)):
+                time.sleep(0.0002)
+            process.kill()
+        killed += process.returncode == -signal.SIGKILL
+    assert killed
+    assert _train(cell, root, data_dir) == whole
+    names = [{path.name for path in cell.folder(tmp_path / run).rglob("*")} for run in ("whole", "killed")]
+    assert names[0] == names[1]
+
+
+def test_states_that_never_became_whole_push_out_no_whole_one(make_cell, data_dir, tmp_path, caplog):
+    cell = make_cell()
+    checkpoint = cell.folder(tmp_path) / "checkpoint"
+    asked = iter([False] * 8 + [True] + [False] * 2 + [True])
+    with pytest.raises(Stopped, match="after step 9"):
+        _train(cell, tmp_path, data_dir, lambda: next(asked))
+    for step in (15, 17):
+        (checkpoint / f"step-{step:09d}").mkdir()
+    with pytest.raises(Stopped, match="after step 12"):
+        _train(cell, tmp_path, data_dir, lambda: next(asked))
+    with caplog.at_level(logging.INFO):
+        _train(cell, tmp_path, data_dir)
+    assert "continues after step 12" in caplog.text
+
+
+def test_run_that_died_after_its_records_leaves_nothing_behind(make_cell, data_dir, tmp_path):
+    cell = make_cell()
+    before = _train(cell, tmp_path, data_dir)
+    folder = cell.folder(tmp_path)
+    (folder / "metrics.json").unlink()
+    (folder / "checkpoint" / "step-000000020").mkdir()
+    (folder / ".metrics.json.x1.part").touch()
+    assert _train(cell, tmp_path, data_dir) == before
+    assert not list(folder.rglob("step-*"))
+    assert not list(folder.rglob("*.part"))
+
+
 def test_records_say_what_was_trained_on(make_cell, data_dir, tmp_path):
     cell = make_cell()
     _train(cell, tmp_path, data_dir)
