@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from chemscale.errors import ChemscaleError
+from chemscale.errors import ChemscaleError, InputError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,6 +56,30 @@ def _status_text(found: dict[str, Any]) -> str:
     if found["rerun"]:
         lines.append(f"run the failed ones again: {found['rerun']}")
     return "\n".join(lines)
+
+
+@app.command()
+def train(
+    cell: Annotated[str, typer.Argument(help="A cell by its path, such as cells/chemgpt/w88/n2000/seed0.")],
+    config: _Config = Path("config.yaml"),
+) -> None:
+    """Train one cell here, its data being prepared; under torchrun or srun, as one of its ranks."""
+    from chemscale.planning.code import family_digest
+    from chemscale.study import load_study
+    from chemscale.training.launch import main as train_cell
+
+    study = load_study(config)
+    path = cell.strip("/").removeprefix(f"{study.root}/").removesuffix("/metrics.json")
+    found = [known for known in study.cells + study.controls if known.path == path]
+    if not found:
+        raise InputError(f"train {cell}", f"no such cell in {config}", f"name one, such as {study.cells[0].path}")
+    train_cell(
+        found[0].to_dict(),
+        root=str(study.root),
+        data_dir=str(study.data_dir),
+        code=family_digest(found[0].family),
+        log_file=str(study.root / "logs" / f"{path}.log"),
+    )
 
 
 @app.command()

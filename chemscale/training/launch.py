@@ -1,8 +1,4 @@
-"""Starting a cell: in this process, or as several ranks on this machine, each a process of its own.
-
-A cluster's own launchers (torchrun, srun) start `python -m chemscale.training.launch` as each rank instead, with the
-cell's job as a line of JSON on its standard input.
-"""
+"""Starting a cell: in this process, as several ranks on this machine, or as one of the ranks of torchrun or srun."""
 
 from __future__ import annotations
 
@@ -16,10 +12,11 @@ import sys
 import threading
 import time
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
-from chemscale.errors import Stopped
+from chemscale.errors import InputError, Stopped
 from chemscale.training import run
+from chemscale.training.ranks import launched
 
 # seconds that the others get to end by themselves when one rank has failed
 _GRACE = 60.0
@@ -28,9 +25,22 @@ _GRACE = 60.0
 def main(cell: dict[str, Any], **job: Any) -> None:
     """Train one cell as a job of its own, by as many ranks as its engine names; arguments as `run.main`.
 
-    The process ends with the first exit code of a rank that is neither 0 nor 75, with 75 where all were stopped.
+    A process that torchrun or srun started is one of these ranks. Otherwise the process ends with the first exit code
+    of a rank that is neither 0 nor 75, with 75 where all were stopped.
+
+    Raises:
+        InputError: torchrun or srun started another number of ranks.
     """
     ranks = cell["engine"]["ranks"]
+    if launched():
+        started = int(os.environ["WORLD_SIZE"])
+        if started != ranks:
+            raise InputError(
+                f"train with {started} ranks",
+                f"a cell whose engine names {ranks}",
+                f"start {ranks}, or change its engine",
+            )
+        _end_as(cell=cell, **job)
     if ranks == 1:
         run.main(cell, **job)
         return
@@ -103,6 +113,14 @@ def _rank() -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_launcher, daemon=True).start()
+    _end_as(**job)
+
+
+def _end_as(**job: Any) -> NoReturn:
+    """Run a rank and end the process with its exit code.
+
+    Not by the interpreter's own end, in which gloo's threads were seen to abort a process whose work was done.
+    """
     code = 1
     try:
         run.main(**job)
@@ -110,7 +128,6 @@ def _rank() -> None:
     except SystemExit as ended:
         code = int(ended.code or 0)
     finally:
-        # not by the interpreter's own end, in which gloo's threads were seen to abort a process whose work was done
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -56,6 +56,24 @@ class Ranks:
         return round(self.totals([value if self.rank == 0 else 0])[0])
 
 
+def launched() -> bool:
+    """Whether torchrun or srun started this process as one of several ranks; srun's names are turned into torch's.
+
+    Of a job step of SLURM, rank 0 is expected on the node that srun was called on: the first one of a batch job.
+    """
+    step = os.environ
+    if "RANK" not in step and int(step.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        number = 31 * int(step["SLURM_JOB_ID"]) + int(step["SLURM_STEP_ID"])
+        os.environ.update(
+            RANK=step["SLURM_PROCID"],
+            WORLD_SIZE=step["SLURM_STEP_NUM_TASKS"],
+            LOCAL_RANK=step["SLURM_LOCALID"],
+            MASTER_ADDR=step["SLURM_LAUNCH_NODE_IPADDR"],
+            MASTER_PORT=str(20_000 + number % 20_000),
+        )
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def device(asked: str) -> torch.device:
     """The device of this rank: `cpu`, `cuda`, or `auto` for a GPU where there is one.
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
+from chemscale.records import read_metrics
 from chemscale.study import load_study
 
 if TYPE_CHECKING:
@@ -32,6 +36,30 @@ def test_the_smoke_study_on_slurm_equals_a_local_run(smoke_tree: Tree, tree: Tre
     assert records(tree) == local
     audit = tree.run("-m", "chemscale.cli", "audit", "results/smoke")
     assert audit.returncode == 0, audit.stdout
+
+
+def test_a_cell_is_trained_by_the_ranks_of_srun_on_two_nodes(smoke_tree: Tree, tree: Tree) -> None:
+    (tree.path / "data").symlink_to(smoke_tree.path / "data")
+    study = yaml.safe_load((tree.path / SMOKE).read_text())
+    study["families"]["chemgpt"]["engine"] = {"ranks": 2}
+    (tree.path / "spread.yaml").write_text(yaml.safe_dump(study))
+    path = "cells/chemgpt/w32/n400/seed0"
+    command = [sys.executable, "-m", "chemscale.cli", "train", path, "--config", "spread.yaml"]
+    done = subprocess.run(
+        ["srun", "--nodes=2", "--ntasks=2", "--mem=1500", *command],
+        cwd=tree.path,
+        env={**os.environ, "PYTHONPATH": str(tree.path)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    spread, alone = (read_metrics(where.path / "results/smoke" / path / "metrics.json") for where in (tree, smoke_tree))
+    assert spread["tokens_seen"] == alone["tokens_seen"]
+    assert spread["test_loss"] == pytest.approx(alone["test_loss"], rel=1e-3)
+    assert spread["test_loss"] != alone["test_loss"]
 
 
 def test_jobs_ran_on_the_clusters_nodes() -> None:

@@ -84,6 +84,7 @@ def test_fit_of_a_table(chemscale, tmp_path):
         (["audit", "nowhere"], "no finished study"),
         (["audit", ".", "--deep"], "not there yet"),
         (["export", "cell", "out", "--to", "hf"], "no metrics.json and config.json"),
+        (["train", "cells/none", "--config", ROOT / "config.yaml"], "no such cell in"),
         (["generate", "cell"], "no metrics.json and config.json"),
         (["embed", "cell", "file", "out"], "no metrics.json and config.json"),
     ],

@@ -215,3 +215,22 @@ def test_the_first_failure_counts(monkeypatch):
         with pytest.raises(SystemExit) as ended:
             launch.main({"engine": {"ranks": 2}})
         assert ended.value.code == expected
+
+
+def test_torchruns_ranks_give_the_bits_of_our_own(make_cell, data_dir, tmp_path):
+    cell = _spread(make_cell, 2, None)
+    ours = _train(cell, tmp_path / "ours", data_dir)
+    root = tmp_path / "theirs"
+    root.mkdir()
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    command = [sys.executable, *torchrun, *_command(cell, root, data_dir)]
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in ("metrics.json", "metrics.jsonl", "checkpoint/weights.safetensors"):
+        assert sha256_file(ours / name) == sha256_file(cell.folder(root) / name)
+    cell.engine["ranks"] = 3
+    refused = subprocess.run(
+        [sys.executable, *torchrun, *_command(cell, root, data_dir)],
+        env=_environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "train with 2 ranks: found a cell whose engine names 3" in refused.stderr
