@@ -12,9 +12,10 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from chemscale.gathering import gather_study
 from chemscale.grid import Cell, protocol_label
 from chemscale.io import write_json, write_parquet
-from chemscale.records import gather_study, write_metrics
+from chemscale.records import write_metrics
 from chemscale.reporting.figures import draw_all
 from chemscale.reporting.page import write_page
 from chemscale.reporting.tables import write as write_data_table
