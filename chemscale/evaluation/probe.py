@@ -131,7 +131,7 @@ def morgan_counts(smiles: Sequence[str]) -> NDArray[np.uint32]:
 
 
 def fit_and_predict(features: NDArray[Any], truth: Array, parts: Mapping[str, Index]) -> tuple[Array, float]:
-    """Predictions of the test part by ridge regression, and the strength that has the lowest validation error.
+    """Predictions of the test part by ridge regression, and the strength of the lowest squared validation error.
 
     Features are standardised by the training part; one that does not vary there counts for nothing. Without any that
     varies, the prediction is the mean of the training part.
@@ -161,6 +161,6 @@ def fit_and_predict(features: NDArray[Any], truth: Array, parts: Mapping[str, In
         return predicted
 
     validation = truth[parts["validation"]]
-    errors = [float(np.abs(predict(strength, "validation") - validation).mean()) for strength in _STRENGTHS]
+    errors = [float(((predict(strength, "validation") - validation) ** 2).mean()) for strength in _STRENGTHS]
     best = float(_STRENGTHS[int(np.argmin(errors))])
     return predict(best, "test"), best
