@@ -81,8 +81,16 @@ STAGES: dict[str, tuple[str, ...]] = {
     "gather": ("evaluations", "gathering", "records"),
     "fits": ("scaling",),
     "tables": ("reporting/tables", *_PASSPORT),
-    "figures": ("records", "reporting/axes", "reporting/figures", "reporting/results", "units"),
-    "report": ("records", "reporting", "units", *_PASSPORT),
+    "figures": (
+        "evaluations",
+        "records",
+        "reporting/axes",
+        "reporting/evaluations",
+        "reporting/figures",
+        "reporting/results",
+        "units",
+    ),
+    "report": ("evaluations", "records", "reporting", "units", *_PASSPORT),
     "audit": (
         "audit",
         "cost",

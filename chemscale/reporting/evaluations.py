@@ -83,7 +83,8 @@ def _below_zero(row: Row | None) -> bool:
 
 def draw_probe(axes: Axes, family: FamilyResults, name: str) -> None:
     """The probe's error against the test loss: trained and untrained vectors by cell, the others as lines."""
-    axes.set_title(f"{PROPERTY_WORDS[name]} from frozen vectors")
+    words = PROPERTY_WORDS[name]
+    axes.set_title(f"{words[0].upper()}{words[1:]} from frozen vectors")
     found = family.evaluated("probe")
     for index, features in enumerate(("trained", "untrained")):
         rows = [(at.cell, at.rows[f"{name}_mae", features]) for at in found]
@@ -100,7 +101,9 @@ def draw_probe(axes: Axes, family: FamilyResults, name: str) -> None:
         text: dict[str, Any] = {"rotation": 90, "ha": "center", "va": "bottom", "fontsize": 8, "color": INK}
         axes.annotate(at.cell["size"], place, xytext=(0, 4), textcoords="offset points", **text)
     _loss_below(axes, family)
-    axes.set_ylabel(f"test MAE of the {PROPERTY_WORDS[name]} ({PROPERTIES[name]})")
+    # room above for the names of the sizes
+    axes.margins(y=0.14)
+    axes.set_ylabel(f"test MAE of the {words} ({PROPERTIES[name]})")
     axes.grid(True, which="major")
 
 
