@@ -194,7 +194,8 @@ class _Halves:
     def about(self, value: float, resampled: Sequence[float], most: float) -> tuple[float, float]:
         """The interval about a value that lies between 0 and `most`: the halves' spread, without their offset."""
         low, high = self._resampling.ends(np.array(resampled) - np.mean(resampled))
-        return max(0.0, value + low), min(most, value + high)
+        # of equal halves, rounding may leave a spread on one side of 0 alone
+        return max(0.0, value + min(low, 0.0)), min(most, value + max(high, 0.0))
 
 
 # --- probe ------------------------------------------------------------------------------------------------------------
