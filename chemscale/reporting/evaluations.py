@@ -27,39 +27,33 @@ SHARE_WORDS = {
     "internal_diversity": "internal diversity",
     "scaffold_overlap": "scaffold overlap",
 }
+# what trained vectors are compared with
+COMPARED_WORDS = {
+    "untrained": "from the untrained network's",
+    "morgan": "from Morgan fingerprints",
+    "constant": "by the constant",
+}
 FEATURE_WORDS = {"trained": "trained", "untrained": "untrained", "morgan": "Morgan", "constant": "constant"}
 
 
 def readings(family: FamilyResults) -> list[str]:
-    """What a family's probes say, in plain words and without numbers, a sentence for each property."""
+    """What a family's probes say, in plain words and without numbers: by property, against each other features."""
     found = family.evaluated("probe")
     sentences = []
     for name in PROPERTIES if found else ():
-        counts = {
-            features: sum(_below_zero(at.row(f"{name}_mae_difference", features)) for at in found)
-            for features in ("untrained", "morgan", "constant")
-        }
-        beaten = [
-            f"{_how_many(counts[features], len(found))} {words}"
-            for features, words in (
-                ("untrained", "the untrained network's"),
-                ("morgan", "Morgan fingerprints"),
-                ("constant", "the constant"),
-            )
-        ]
-        sentences.append(
-            f"The {PROPERTY_WORDS[name]}: trained vectors predict it better, beyond the interval of the paired "
-            f"difference, {beaten[0]}, {beaten[1]}, {beaten[2]}."
-        )
+        compared = []
+        for features, words in COMPARED_WORDS.items():
+            rows = [row for at in found if (row := at.row(f"{name}_mae_difference", features)) and row.has("value")]
+            better, worse = (sum(row[end] * sign > 0 for row in rows) for end, sign in (("high", -1), ("low", 1)))
+            compared.append(f"than {words} better at {_count(better, found)}, worse at {_count(worse, found)}")
+        sentences.append(f"The {PROPERTY_WORDS[name]} from trained vectors is predicted {'; '.join(compared)}.")
         if len(found) > 1:
             sentences.append(_trend(found[0], found[-1], name))
     return sentences
 
 
-def _how_many(count: int, of: int) -> str:
-    if count == 0:
-        return "at no size than"
-    return "at every size than" if count == of else "at some sizes than"
+def _count(count: int, found: Sequence[Evaluated]) -> str:
+    return "none" if count == 0 else "all of the cells" if count == len(found) else "some of the cells"
 
 
 def _trend(highest: Evaluated, lowest: Evaluated, name: str) -> str:
@@ -72,10 +66,6 @@ def _trend(highest: Evaluated, lowest: Evaluated, name: str) -> str:
     if last["low"] > first["high"]:
         return "Its error at the lowest loss lies above that at the highest, their intervals apart."
     return "The intervals of its error at the lowest and at the highest loss overlap."
-
-
-def _below_zero(row: Row | None) -> bool:
-    return row is not None and row.has("high") and row["high"] < 0
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
