@@ -69,6 +69,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "models/chemgpt",
         "models/chemgpt_modern",
         "models/decoder",
+        "models/operations",
         "models/registry",
         "models/weights",
         "records",
