@@ -29,9 +29,9 @@ SHARE_WORDS = {
 }
 # what trained vectors are compared with
 COMPARED_WORDS = {
-    "untrained": "from the untrained network's",
-    "morgan": "from Morgan fingerprints",
-    "constant": "by the constant",
+    "untrained": "the untrained network's",
+    "morgan": "Morgan fingerprints",
+    "constant": "the constant",
 }
 FEATURE_WORDS = {"trained": "trained", "untrained": "untrained", "morgan": "Morgan", "constant": "constant"}
 
@@ -45,8 +45,8 @@ def readings(family: FamilyResults) -> list[str]:
         for features, words in COMPARED_WORDS.items():
             rows = [row for at in found if (row := at.row(f"{name}_mae_difference", features)) and row.has("value")]
             better, worse = (sum(row[end] * sign > 0 for row in rows) for end, sign in (("high", -1), ("low", 1)))
-            compared.append(f"than {words} better at {_count(better, found)}, worse at {_count(worse, found)}")
-        sentences.append(f"The {PROPERTY_WORDS[name]} from trained vectors is predicted {'; '.join(compared)}.")
+            compared.append(f"instead of {words}, better at {_count(better, found)}, worse at {_count(worse, found)}")
+        sentences.append(f"The {PROPERTY_WORDS[name]}, predicted from trained vectors {'; '.join(compared)}.")
         if len(found) > 1:
             sentences.append(_trend(found[0], found[-1], name))
     return sentences

@@ -75,7 +75,7 @@ def test_a_grid_of_two_thousand_cells_is_planned(tree: Tree) -> None:
         subsets, seeds = [5 * step for step in range(1, 11)], list(range(10))
         family["grid"] = [{"sizes": list(family["sizes"]), "num_samples": subsets, "seeds": seeds}]
         del config["families"]["painn"]
-        config["controls"] = {}
+        config["controls"], config["evaluate"] = {}, {}
 
     counts = job_counts(tree.snakemake("-n", "--quiet", "rules", config=changed_smoke(tree, grow)))
     assert counts["train"] == 2000

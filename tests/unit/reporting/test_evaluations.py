@@ -28,9 +28,9 @@ def test_words_follow_from_the_intervals(planted: Path) -> None:
     (family, *_) = load_results(planted).families
     first = readings(family)[0]
     # planted errors: 0.5, 0.25 and 0.1 beside 0.5, 0.4 and 1.0
-    assert "than from the untrained network's better at some of the cells, worse at none" in first
-    assert "than from Morgan fingerprints better at some of the cells, worse at some of the cells" in first
-    assert "than by the constant better at all of the cells, worse at none" in first
+    assert "instead of the untrained network's, better at some of the cells, worse at none" in first
+    assert "instead of Morgan fingerprints, better at some of the cells, worse at some of the cells" in first
+    assert "instead of the constant, better at all of the cells, worse at none" in first
     assert readings(family)[1].startswith("Its error at the lowest loss lies below")
 
 
