@@ -378,6 +378,43 @@ Families: type[Section] = create_model(
 )
 
 
+class Generation(Section):
+    """Molecules drawn from a language cell, whose distribution is compared with that of validation molecules."""
+
+    num: Annotated[int, Field(ge=10, strict=True)]  # fewer have no distribution
+    seed: Seed = 0
+    temperature: PositiveFloat = 1.0
+
+
+class Probe(Section):
+    """A ridge regression on a language cell's frozen vectors: HOMO-LUMO gap and dipole moment by GFN2-xTB."""
+
+    num_molecules: Annotated[int, Field(ge=20, strict=True)]  # of the test split; fewer cannot be split by scaffold
+    max_heavy_atoms: Annotated[int, Field(ge=2, le=50, strict=True)] = 12
+    seed: Seed = 0  # of the choice of molecules, their conformers and their split
+
+
+class LanguageEvaluation(Section):
+    """What is asked of finished language cells beyond their loss, and of which cells of the grid."""
+
+    grid: Annotated[list[Block], Field(min_length=1)]
+    generation: Generation | None = None
+    probe: Probe | None = None
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> LanguageEvaluation:
+        if self.generation is None and self.probe is None:
+            raise ValueError("give generation, probe, or both")
+        return self
+
+
+Evaluations: type[Section] = create_model(
+    "Evaluations",
+    __base__=Section,
+    **{name: (LanguageEvaluation | None, None) for name, family in FAMILIES.items() if family.domain == LANGUAGE},  # type: ignore[call-overload]
+)
+
+
 class Fits(Section):
     """How laws are fitted: level of the intervals, number of bootstrap resamples and their seed."""
 
@@ -406,6 +443,7 @@ class StudyConfig(Section):
     data: Annotated[dict[Name, AnyData], Field(min_length=1)]
     families: Families
     controls: dict[Name, Control] = {}
+    evaluate: Evaluations = Evaluations()
     fits: Fits = Fits()
     waived: list[str] = []  # cells, by path, that the study may go without
 

@@ -1,4 +1,4 @@
-"""What a cell leaves behind: the schema of its records, reading and writing them, and gathering a study's tables.
+"""What a cell leaves behind: the schema of its records, reading and writing them, and gathering them as rows.
 
 Imports nothing but the standard library at the top; a compute node writes records without pandas.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from chemscale.errors import RecordError
 from chemscale.grid import Cell
-from chemscale.io import read_json, read_parquet, write_json, write_parquet
+from chemscale.io import read_json, read_parquet, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -197,14 +197,3 @@ def gather(root: Path, cells: list[dict[str, Any]], waived: list[str]) -> tuple[
         else pd.DataFrame({"cell": [], "cluster": [], "loss_sum": [], "count": []})
     )
     return frame, joined
-
-
-def gather_study(root: Path) -> None:
-    """Write `tables/cells.parquet`, `tables/controls.parquet` and `tables/test_clusters.parquet` of a study."""
-    import pyarrow as pa
-
-    study = read_json(root / "config.json")
-    cells, clusters = gather(root, study["cells"], study["waived"])
-    controls, _ = gather(root, study["controls"], study["waived"])
-    for name, frame in (("cells", cells), ("controls", controls), ("test_clusters", clusters)):
-        write_parquet(root / "tables" / f"{name}.parquet", pa.Table.from_pandas(frame, preserve_index=False))

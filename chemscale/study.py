@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from chemscale.config import (
     Block,
     Conformers,
     FamilySection,
+    LanguageEvaluation,
     Molecules,
     Protocol,
     Structures,
@@ -22,6 +24,7 @@ from chemscale.config import (
     load_config,
 )
 from chemscale.errors import ConfigError
+from chemscale.evaluations import EVALUATION
 from chemscale.families import FAMILIES, LANGUAGE
 from chemscale.grid import ALONE, Cell
 from chemscale.io import digest, write_json
@@ -31,12 +34,16 @@ STUDY_SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Study:
-    """A checked study: its config, its cells and controls in the grid's order, and the cells that it may go without."""
+    """A checked study: its config, its cells and controls in the grid's order, and the cells that it may go without.
+
+    `evaluated` is what is asked of cells beyond their loss, by path: `generation` and `probe`, each None where not.
+    """
 
     path: Path
     config: StudyConfig
     cells: list[Cell]
     controls: list[Cell]
+    evaluated: dict[str, dict[str, Any]]
 
     @property
     def name(self) -> str:
@@ -79,6 +86,7 @@ class Study:
             "config": self.config.model_dump(mode="json"),
             "cells": [cell.to_dict() for cell in self.cells],
             "controls": [cell.to_dict() for cell in self.controls],
+            "evaluated": self.evaluated,
             "waived": self.waived,
             "data": {
                 name: {
@@ -110,16 +118,24 @@ def wants_scaffolds(section: Mapping[str, Any]) -> bool:
 
 
 def write_resolved(root: Path, resolved: dict[str, Any]) -> None:
-    """Write `config.json`, and move the folders of cells that the study no longer has to `former/`."""
+    """Write `config.json`, and move what the study no longer has to `former/`: folders of cells, and evaluations."""
     known = {Cell.from_dict(values).path for values in resolved["cells"] + resolved["controls"]}
     for head in ("cells", "controls"):
         for record in sorted((root / head).rglob("seed*/")):
             path = record.relative_to(root).as_posix()
-            if path not in known and not set(record.parts) & {"checkpoint"}:
-                aside = root / "former" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f") / path
-                aside.parent.mkdir(parents=True)
-                record.rename(aside)
+            if set(record.parts) & {"checkpoint"}:
+                continue
+            if path not in known:
+                _set_aside(root, record)
+            elif path not in resolved["evaluated"] and (record / EVALUATION).exists():
+                _set_aside(root, record / EVALUATION)
     write_json(root / "config.json", resolved)
+
+
+def _set_aside(root: Path, path: Path) -> None:
+    aside = root / "former" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f") / path.relative_to(root)
+    aside.parent.mkdir(parents=True)
+    path.rename(aside)
 
 
 def _domain(kind: str) -> str:
@@ -150,7 +166,7 @@ def study_of(config: StudyConfig, path: Path) -> Study:
     }
     if not sections:
         raise ConfigError(f"{path}: families", "no family", f"name at least one of {', '.join(FAMILIES)}")
-    study = Study(path, config, [], [])
+    study = Study(path, config, [], [], {})
     for name, section in sections.items():
         _check_family(path, config, name, section)
         study.cells.extend(_cells(study, name, section, section.grid, section.protocol, None, f"families.{name}.grid"))
@@ -170,6 +186,9 @@ def study_of(config: StudyConfig, path: Path) -> Study:
                 f"controls.{control}.grid",
             )
         )
+    for name in type(config.evaluate).model_fields:
+        if (evaluation := getattr(config.evaluate, name)) is not None:
+            _add_evaluated(study, name, evaluation)
     known = {cell.path for cell in study.cells + study.controls}
     for index, waived in enumerate(config.waived):
         if waived not in known:
@@ -177,6 +196,25 @@ def study_of(config: StudyConfig, path: Path) -> Study:
                 f"{path}: waived.{index}", repr(waived), "name a cell of this study, such as " + sorted(known)[0]
             )
     return study
+
+
+def _add_evaluated(study: Study, name: str, evaluation: LanguageEvaluation) -> None:
+    """Add the cells that an evaluation names; a cell that is not in the grid, or named twice, is an error."""
+    where = f"{study.path}: evaluate.{name}"
+    cells = [cell for cell in study.cells if cell.family == name]
+    if not cells:
+        raise ConfigError(where, "a family that the study does not train", "name one of its families")
+    known = {(cell.size, cell.num_samples, cell.seed): cell.path for cell in cells}
+    asked = evaluation.model_dump(mode="json", include={"generation", "probe"})
+    for index, block in enumerate(evaluation.grid):
+        for point in itertools.product(block.sizes, block.num_samples, block.seeds):
+            if point not in known:
+                found = "{}/n{}/seed{}, no cell of the grid".format(*point)
+                raise ConfigError(f"{where}.grid.{index}", found, f"name cells such as {cells[0].path}")
+            if known[point] in study.evaluated:
+                found = f"{known[point]} for the second time"
+                raise ConfigError(f"{where}.grid.{index}", found, "name each cell once")
+            study.evaluated[known[point]] = asked
 
 
 def _check_family(path: Path, config: StudyConfig, name: str, section: Any) -> None:

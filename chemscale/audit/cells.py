@@ -24,7 +24,7 @@ def check_grid(root: Path, study: dict[str, Any], findings: Findings) -> None:
     expected = study_of(StudyConfig.model_validate(study["config"]), root / "config.json")
     resolved = json.loads(json.dumps(expected.resolved()))
     findings.same_names("config.json: key", study, resolved)
-    for key in ("schema_version", "study", "config", "waived", "data"):
+    for key in ("schema_version", "study", "config", "evaluated", "waived", "data"):
         findings.equal(f"config.json: {key}", study.get(key), resolved[key])
     for key in ("cells", "controls"):
         stored = {Cell.from_dict(values).path: values for values in study[key]}

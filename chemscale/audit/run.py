@@ -9,6 +9,7 @@ from typing import Any
 from chemscale.audit import files
 from chemscale.audit.cells import check_grid, check_records
 from chemscale.audit.data import check_data, check_subsets
+from chemscale.audit.evaluations import check_evaluations
 from chemscale.audit.files import check_files, seal
 from chemscale.audit.findings import Findings
 from chemscale.audit.tables import (
@@ -35,6 +36,7 @@ RECORDS: dict[str, tuple[str, Check]] = {
     "records": ("each cell's metrics follow from its spec, curve and test clusters", check_records),
     "data": ("every input row is accounted for, and no group is in two splits", check_data),
     "subsets": ("each cell saw the first rows of its seed's keyed order, so subsets nest", check_subsets),
+    "evaluations": ("every number of an evaluation follows from the raw values beside it", check_evaluations),
     "gathered": ("the tables hold the raw records, value for value", check_gathered),
     "data table": ("the numbers of the data sets are those of their manifests", check_data_table),
     "passport table": ("the numbers of the passports are those of their files", check_passport_table),

@@ -14,8 +14,8 @@ from chemscale import __version__
 from chemscale.audit.findings import Findings
 from chemscale.data.passport import passport_rows
 from chemscale.errors import RecordError
+from chemscale.gathering import tables
 from chemscale.io import canonical_json, read_json, read_parquet
-from chemscale.records import gather
 from chemscale.scaling.study_fits import control_table, fit_study, local_slopes
 from chemscale.units import format_number
 
@@ -28,6 +28,7 @@ ROW_KEYS = {
     "slopes": "slope_id",
     "data": "name",
     "passport": "entry",
+    "evaluation": "entry",
     "plan": "cell",
 }
 
@@ -39,10 +40,8 @@ def read_table(root: Path, name: str) -> pd.DataFrame:
 
 
 def check_gathered(root: Path, study: dict[str, Any], findings: Findings) -> None:
-    """`cells`, `controls` and `test_clusters` hold the raw records, value for value."""
-    cells, clusters = gather(root, study["cells"], study["waived"])
-    controls, _ = gather(root, study["controls"], study["waived"])
-    for name, expected in (("cells", cells), ("controls", controls), ("test_clusters", clusters)):
+    """`cells`, `controls`, `test_clusters` and `evaluation` hold the raw records, value for value."""
+    for name, expected in tables(root, study).items():
         found = read_table(root, name)
         findings.same_tables(f"tables/{name}.parquet", found, expected, ROW_KEYS.get(name), close=False)
 
@@ -148,16 +147,16 @@ def check_page(root: Path, study: dict[str, Any], findings: Findings) -> None:
     parser.close()
     for broken in parser.broken:
         findings.differ(f"report/index.html: {broken}")
-    tables = {name: _by_key(root, name, key) for name, key in ROW_KEYS.items()}
+    rows = {name: _by_key(root, name, key) for name, key in ROW_KEYS.items()}
     printed: set[tuple[str, str, str]] = set()
     for table, row, column, text in parser.numbers:
         where = f"report/index.html: {table}, row {row}, column {column}"
-        if column not in tables.get(table, {}).get(row, {}):
+        if column not in rows.get(table, {}).get(row, {}):
             findings.differ(f"{where}: the tables have no such value")
             continue
-        findings.equal(where, text, format_number(tables[table][row][column], column))
+        findings.equal(where, text, format_number(rows[table][row][column], column))
         printed.add((table, row, column))
-    for place in _owed(tables) - printed:
+    for place in _owed(rows) - printed:
         findings.differ(f"report/index.html: {', '.join(place)} is not on the page")
 
 
@@ -188,8 +187,14 @@ def _by_key(root: Path, name: str, key: str) -> dict[str, dict[str, Any]]:
 
 
 def _owed(tables: dict[str, dict[str, dict[str, Any]]]) -> set[tuple[str, str, str]]:
-    """The numbers that must be on the page: accepted exponents with their intervals, and every cell's test loss."""
+    """The numbers that must be on the page.
+
+    Accepted exponents with their intervals, every cell's test loss, and what was found of cells beyond their loss.
+    """
     owed = {("cells", cell, "test_loss") for cell in tables["cells"]}
+    for entry, row in tables["evaluation"].items():
+        if row["value"] is not None and (row["metric"].endswith("_mae") or row["subject"] == "model"):
+            owed |= {("evaluation", entry, column) for column in ("value", "low", "high") if row[column] is not None}
     for fit_id, fit in tables["fits"].items():
         for name in ("alpha", "beta"):
             if fit["verdict"] == "accepted" and fit[name] is not None:

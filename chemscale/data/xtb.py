@@ -119,7 +119,7 @@ def minimum(smiles: str, random: np.random.Generator) -> tuple[Surface, Array]:
     Raises:
         Failure: embedding_failed, not_converged or scf_failed.
     """
-    return relaxed(*_embed(smiles, int(random.integers(2**31))), random)
+    return relaxed(*embed(smiles, int(random.integers(2**31))), random)
 
 
 def relaxed(numbers: NDArray[np.int64], positions: Array, random: np.random.Generator) -> tuple[Surface, Array]:
@@ -137,7 +137,7 @@ def relaxed(numbers: NDArray[np.int64], positions: Array, random: np.random.Gene
     return surface, np.array(atoms.positions)
 
 
-def _embed(smiles: str, seed: int) -> tuple[NDArray[np.int64], Array]:
+def embed(smiles: str, seed: int) -> tuple[NDArray[np.int64], Array]:
     """Atomic numbers [A] and force-field positions [A, 3] of a molecule, hydrogens included."""
     molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
     settings: Any = rdDistGeom.ETKDGv3()

@@ -21,6 +21,17 @@ _MOLECULES = (
 )
 _SHARDS = ("data/manifest", "data/shards", "data/subsets")
 _FRAMES = ("data/frames", "data/xtb", "units", *_RUNS)
+_PROPERTIES = ("data/constitution", "data/prepare_properties", "data/properties", "data/xtb", *_SHARDS)
+# validation and training molecules that generated ones are compared with
+_REFERENCE = (
+    "data/constitution",
+    "data/pool",
+    "data/prepare_scaffolds",
+    "data/sampling",
+    "evaluation/descriptors",
+    "evaluation/reference",
+    *_SHARDS,
+)
 _PASSPORT = ("data/passport", "data/scaffolds", "data/tokenizer", *_SHARDS)
 # what reads a source, for each kind of data section: the first stage of its data
 MAKERS: dict[str, tuple[str, ...]] = {
@@ -44,13 +55,56 @@ STAGES: dict[str, tuple[str, ...]] = {
     "subset": ("data/prepare_subsets", *_SHARDS),
     "scaffolds": ("data/constitution", "data/pool", "data/prepare_scaffolds", *_SHARDS),
     "passport": _PASSPORT,
+    "properties": (*_PROPERTIES, "data/pool", "units"),
+    "reference": _REFERENCE,
+    "evaluate": (
+        "data/arrays",
+        "data/runs",
+        "evaluation",
+        "evaluations",
+        "inference/embed",
+        "inference/generate",
+        "inference/hugging_face",
+        "inference/language",
+        "models/chemgpt",
+        "models/chemgpt_modern",
+        "models/decoder",
+        "models/operations",
+        "models/registry",
+        "models/weights",
+        "records",
+        "units",
+        *_MOLECULES,
+        *_PROPERTIES,
+        *_REFERENCE,
+    ),
     "plan": ("cost", "planning/packs", "planning/plan", "units"),
-    "gather": ("records",),
+    "gather": ("evaluations", "gathering", "records"),
     "fits": ("scaling",),
     "tables": ("reporting/tables", *_PASSPORT),
-    "figures": ("records", "reporting/axes", "reporting/figures", "reporting/results", "units"),
-    "report": ("records", "reporting", "units", *_PASSPORT),
-    "audit": ("audit", "cost", *_PASSPORT, "planning/packs", "planning/plan", "records", "scaling", "units"),
+    "figures": (
+        "evaluations",
+        "records",
+        "reporting/axes",
+        "reporting/evaluations",
+        "reporting/figures",
+        "reporting/results",
+        "units",
+    ),
+    "report": ("evaluations", "records", "reporting", "units", *_PASSPORT),
+    "audit": (
+        "audit",
+        "cost",
+        "evaluation/measures",
+        "evaluations",
+        "gathering",
+        *_PASSPORT,
+        "planning/packs",
+        "planning/plan",
+        "records",
+        "scaling",
+        "units",
+    ),
 }
 _TRAINING = (
     "cost/flops",

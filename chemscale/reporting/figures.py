@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 
 from chemscale.families import POTENTIALS
 from chemscale.io import read_json
+from chemscale.reporting import evaluations
 from chemscale.reporting.axes import INK, PAPER, amount, colour, log_axis, marker, plain, power_of_ten, save
 from chemscale.reporting.results import (
     DATA_EFFECT,
@@ -40,7 +41,7 @@ class Plot:
     """A figure: its file name without ending, what the page prints beside it, and how it is drawn."""
 
     name: str
-    section: str  # of the page: a family's name, "controls", "potentials", or "data:NAME" for a data set
+    section: str  # of the page: a family's name, "controls", "potentials", "evaluation:FAMILY", or "data:NAME"
     title: str
     caption: str
     draw: Callable[[Axes], None]
@@ -98,7 +99,33 @@ def plots(results: Results) -> list[Plot]:
                 lambda axes: _draw_compared_data(axes, compared, sizes),
             )
         )
+    found += [plot for family in results.families for plot in _evaluation_plots(family)]
     return found + [_length_plot(results, name) for name in results.study["data"]]
+
+
+def _evaluation_plots(family: FamilyResults) -> Iterator[Plot]:
+    if family.evaluated("probe"):
+        for name, words in evaluations.PROPERTY_WORDS.items():
+            yield Plot(
+                f"{family.name}_probe_{name}",
+                f"evaluation:{family.name}",
+                f"{family.title}: does a lower loss help to predict the {words}?",
+                "Mean absolute error of a ridge regression on molecules of scaffolds that it has not seen, against the "
+                "test loss of the cell whose vectors it reads; the untrained network has the same size and stands at "
+                "the same loss, a little aside. Whiskers and bands are intervals over test scaffolds.",
+                lambda axes, name=name: evaluations.draw_probe(axes, family, name),  # type: ignore[misc]
+            )
+    if family.evaluated("generation"):
+        yield Plot(
+            f"{family.name}_distances",
+            f"evaluation:{family.name}",
+            f"{family.title}: do drawn molecules look like the data?",
+            "Wasserstein distance between drawn and validation molecules, divided by that between as many training "
+            "molecules and validation molecules: at 1, the line, only the number of molecules is left to tell them "
+            "apart. Whiskers are the intervals of the distance of drawn molecules. Series stand a little aside.",
+            lambda axes: evaluations.draw_distances(axes, family),
+            3,
+        )
 
 
 def _length_plot(results: Results, name: str) -> Plot:

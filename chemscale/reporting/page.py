@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from chemscale.families import FAMILIES
 from chemscale.io import read_json, write_text
-from chemscale.reporting import markup
+from chemscale.reporting import evaluations, markup
 from chemscale.reporting.figures import Plot, plots
 from chemscale.reporting.results import (
     DATA_EFFECT,
@@ -122,6 +122,13 @@ def render(root: Path) -> str:
         passports=passports(root, results),
         origin=origin(results),
         audit=audit_records(root),
+        evaluated={
+            family.name: {kind: family.evaluated(kind) for kind in ("probe", "generation")}
+            for family in results.families
+            if family.evaluation
+        },
+        probe_readings={family.name: evaluations.readings(family) for family in results.families},
+        evaluation_words=evaluations,
         fit_settings=results.study["config"]["fits"],
         folder=f"{results.study['config']['results_dir']}/{results.name}",
     )

@@ -23,6 +23,7 @@ KEYS = {
     "slopes": "slope_id",
     "data": "name",
     "passport": "entry",
+    "evaluation": "entry",
 }
 TITLES = {"chemgpt": "ChemGPT", "schnet": "SchNet", "painn": "PaiNN"}
 # kinds of rows in tables/control_effects.parquet
@@ -54,6 +55,18 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Evaluated:
+    """An evaluated cell: its row of the table of cells, and its rows of the table of evaluations."""
+
+    cell: Row
+    rows: dict[tuple[str, str], Row]
+
+    def row(self, metric: str, subject: str) -> Row | None:
+        """The number of a metric and a subject; None where the cell has none."""
+        return self.rows.get((metric, subject))
+
+
+@dataclass(frozen=True)
 class FamilyResults:
     """Everything that a study found out about one family; `sizes` are those with cells, by rising N."""
 
@@ -66,6 +79,7 @@ class FamilyResults:
     fits: list[Row]
     effects: list[Row]
     slopes: list[Row]
+    evaluation: list[Row]
 
     @property
     def protocol(self) -> str:
@@ -91,6 +105,15 @@ class FamilyResults:
     def amount(self) -> str:
         """What D counts, in the plural."""
         return "tokens" if self.domain == LANGUAGE else "frames"
+
+    def evaluated(self, evaluation: str) -> list[Evaluated]:
+        """The cells that were evaluated so (generation or probe), by falling test loss."""
+        rows: dict[str, dict[tuple[str, str], Row]] = {}
+        for row in self.evaluation:
+            if row["evaluation"] == evaluation:
+                rows.setdefault(row["cell"], {})[row["metric"], row["subject"]] = row
+        found = [Evaluated(cell, rows[cell.key]) for cell in self.cells if cell.key in rows]
+        return sorted(found, key=lambda at: -at.cell["test_loss"])
 
     @property
     def columns(self) -> dict[str, str]:
@@ -189,18 +212,25 @@ def load_results(root: Path) -> Results:
     """The gathered and fitted study in `root`; `RecordError` where a file is missing or damaged."""
     root = Path(root)
     study = read_json(root / "config.json")
-    rows = {table: read_rows(root, table) for table in ("cells", "controls", "fits", "control_effects", "slopes")}
+    tables = ("cells", "controls", "fits", "control_effects", "slopes", "evaluation")
+    rows = {table: read_rows(root, table) for table in tables}
 
     def of(name: str, table: str) -> list[Row]:
         return [row for row in rows[table] if row["family"] == name]
 
+    family_of = {row["cell"]: row["family"] for row in rows["cells"]}
     families = [
         FamilyResults(
             name,
             TITLES.get(name, name),
             FAMILIES[name].domain,
             study["config"]["families"][name],
-            *(of(name, table) for table in ("cells", "controls", "fits", "control_effects", "slopes")),
+            cells=of(name, "cells"),
+            controls=of(name, "controls"),
+            fits=of(name, "fits"),
+            effects=of(name, "control_effects"),
+            slopes=of(name, "slopes"),
+            evaluation=[row for row in rows["evaluation"] if family_of.get(row["cell"]) == name],
         )
         for name in FAMILIES
         if study["config"]["families"].get(name) is not None

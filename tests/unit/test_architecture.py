@@ -44,6 +44,8 @@ FOUNDATION = {
     "io",
     "provenance",
     "records",
+    "evaluations",
+    "gathering",
 }
 # what decides no output of a stage by itself: its effect is in the rules' inputs and other params, or in no output
 BASIS = {"__init__", "errors", "io", "families", "grid", "config", "study", "provenance"}

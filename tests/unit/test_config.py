@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from chemscale.config import LanguageTraining, load_config
+from chemscale.config import LanguageTraining, StudyConfig, load_config
 from chemscale.errors import ConfigError
-from chemscale.study import load_study
+from chemscale.study import load_study, study_of
 
 ROOT = Path(__file__).parents[2]
+GRID = [{"sizes": ["w8"], "num_samples": [400]}]
 
 
 @pytest.fixture
@@ -92,6 +93,23 @@ def edited(tmp_path):
         ),
         (("waived", ["cells/painn/w4/n9/seed0"]), "waived.0", "n9", "name a cell"),
         (("families", {}), "families", "no family", "chemgpt"),
+        (("evaluate", "painn", {"grid": []}), "evaluate.painn", "an unknown key", "chemgpt"),
+        (
+            ("evaluate", "chemgpt_modern", {"grid": GRID, "probe": {"num_molecules": 20}}),
+            "evaluate.chemgpt_modern",
+            "does not train",
+            "families",
+        ),
+        (
+            ("evaluate", "chemgpt", "grid", [{"sizes": ["w8"], "num_samples": [401]}]),
+            "evaluate.chemgpt.grid.0",
+            "w8/n401/seed0, no cell",
+            "cells/chemgpt/w8/n25/seed0",
+        ),
+        (("evaluate", "chemgpt", "grid", [*GRID, *GRID]), "evaluate.chemgpt.grid.1", "second time", "once"),
+        (("evaluate", "chemgpt", {"grid": GRID}), "evaluate.chemgpt", "grid", "generation, probe, or both"),
+        (("evaluate", "chemgpt", "probe", "num_molecules", 5), "evaluate.chemgpt.probe.num_molecules", "5", "20"),
+        (("evaluate", "chemgpt", "generation", "temperature", 0), "evaluate.chemgpt.generation.temperature", "0", "0"),
         (("threads", True), "threads", "True", "valid integer"),
         (("data", "conformers", "temperature", float("inf")), "data.conformers.temperature", "inf", "finite"),
         (("data", "conformers", "kind", "conformer"), "data.conformers.kind", "'conformer'", "conformers"),
@@ -115,6 +133,19 @@ def test_wrong_config_is_explained(edited, edit, key, found, allowed):
     assert found in message
     assert allowed in message
     assert error.value.exit_code == 2
+
+
+def test_evaluated_cells_are_resolved_and_the_resolved_config_is_a_config_again(edited, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    study = load_study(edited("threads", 1))
+    asked = {
+        "generation": {"num": 20, "seed": 0, "temperature": 1.0},
+        "probe": {"num_molecules": 40, "max_heavy_atoms": 10, "seed": 0},
+    }
+    assert study.resolved()["evaluated"] == {f"cells/chemgpt/{size}/n400/seed0": asked for size in ("w8", "w16")}
+    again = study_of(StudyConfig.model_validate(study.resolved()["config"]), Path("again"))
+    assert again.resolved() == study.resolved()
+    assert load_study(edited("evaluate", None)).resolved()["evaluated"] == {}
 
 
 @pytest.mark.parametrize(

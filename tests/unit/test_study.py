@@ -35,6 +35,19 @@ def test_the_name_of_a_study_is_no_part_of_a_cells_digest(resolved):
     assert Cell.from_dict({**values, "seed": 9}).digest != Cell.from_dict(values).digest
 
 
+def test_a_former_evaluation_is_moved_out_of_the_way(resolved, tmp_path):
+    kept, gone = "cells/chemgpt/w8/n400/seed0", "cells/chemgpt/w8/n25/seed0"
+    for path in (kept, gone):
+        write_json(tmp_path / path / "evaluation.json", {})
+        write_json(tmp_path / path / "metrics.json", {})
+    write_resolved(tmp_path, resolved)
+    assert (tmp_path / kept / "evaluation.json").exists()
+    assert not (tmp_path / gone / "evaluation.json").exists()
+    assert (tmp_path / gone / "metrics.json").exists()
+    (moved,) = (tmp_path / "former").rglob("evaluation.json")
+    assert moved.as_posix().endswith(f"{gone}/evaluation.json")
+
+
 def test_cells_of_a_former_config_are_moved_out_of_the_way(resolved, tmp_path):
     kept, gone = "cells/painn/w4/n8/seed0", "cells/painn/w99/n8/seed0"
     for path in (kept, gone):

@@ -304,6 +304,75 @@ def _no_scaffolds(study):
     edit_json(study / "data" / "molecules" / "passport.json", drop)
 
 
+EVALUATED = "cells/chemgpt/w8/n400/seed0/evaluation.json"
+
+
+def _evaluation(study, change):
+    edit_json(study / EVALUATED, change)
+
+
+def _result(metric, subject, field="value"):
+    """A function that changes a number of an evaluation a little."""
+
+    def change(study):
+        def edit(record):
+            (row,) = [row for row in record["results"] if (row["metric"], row["subject"]) == (metric, subject)]
+            row[field] *= 0.999
+
+        _evaluation(study, edit)
+
+    return change
+
+
+def _prediction(study):
+    """A better prediction, which no number beside it follows from."""
+
+    def edit(record):
+        record["probe"]["predictions"]["trained"]["gap"][0] = record["probe"]["test"]["gap"][0]
+
+    _evaluation(study, edit)
+
+
+def _easier_truth(study):
+    """Truths nearer to the predictions in one cell, with all of its numbers made anew."""
+    from chemscale.evaluation.measures import results_of
+
+    def edit(record):
+        record["probe"]["test"]["gap"] = record["probe"]["predictions"]["trained"]["gap"]
+        record["results"] = results_of(record)
+
+    _evaluation(study, edit)
+
+
+def _more_novel(study):
+    """Known molecules called novel, with all numbers made anew."""
+    from chemscale.evaluation.measures import results_of
+
+    def edit(record):
+        record["generation"]["known"] = [not known for known in record["generation"]["known"]]
+        record["results"] = results_of(record)
+
+    _evaluation(study, edit)
+
+
+def _no_evaluation(study):
+    (study / EVALUATED).unlink()
+
+
+def _more_evaluations(study):
+    shutil.copy(study / EVALUATED, study / "cells/chemgpt/w8/n25/seed0/evaluation.json")
+
+
+def _column_of_an_evaluation(study):
+    edit_column(
+        study / "tables" / "cells.parquet", "probe_gap_mae", lambda errors: [error and error * 0.9 for error in errors]
+    )
+
+
+def _row_of_an_evaluation(study):
+    edit_column(study / "tables" / "evaluation.parquet", "high", lambda ends: [end and end * 1.01 for end in ends])
+
+
 @pytest.mark.parametrize(
     ("change", "check", "named"),
     [
@@ -336,6 +405,17 @@ def _no_scaffolds(study):
         (_rejects, "data", "rows_in"),
         (_another_scaffold, "data", "row, scaffold of shards/shard-00000.parquet"),
         (_no_scaffolds, "data", "has scaffolds"),
+        (_result("uniqueness", "model"), "evaluations", "uniqueness, model, value"),
+        (_result("wasserstein_qed", "model"), "evaluations", "wasserstein_qed, model, value"),
+        (_result("gap_mae", "trained"), "evaluations", "gap_mae, trained, value"),
+        (_result("dipole_mae", "morgan", "high"), "evaluations", "dipole_mae, morgan, high"),
+        (_prediction, "evaluations", "gap_mae, trained"),
+        (_easier_truth, "evaluations", "test of data molecules"),
+        (_more_novel, "evaluations", "which molecules are known"),
+        (_no_evaluation, "evaluations", "cells/chemgpt/w8/n400/seed0 is missing"),
+        (_more_evaluations, "evaluations", "cells/chemgpt/w8/n25/seed0 is unknown"),
+        (_column_of_an_evaluation, "gathered", "column probe_gap_mae"),
+        (_row_of_an_evaluation, "gathered", "column high"),
     ],
 )
 def test_a_change_with_all_digests_made_anew_is_still_seen(study, change, check, named):

@@ -42,6 +42,26 @@ def test_the_default_study_has_a_job_for_each_cell(tree: Tree) -> None:
     )
 
 
+def test_cells_that_the_config_names_are_evaluated_and_no_others(tree: Tree) -> None:
+    planned = tree.snakemake("-n")
+    counts = job_counts(planned)
+    assert {rule: counts[rule] for rule in ("evaluate", "properties", "reference")} == {
+        "evaluate": 2,
+        "properties": 1,
+        "reference": 1,
+    }
+    assert set(re.findall(r"^rule evaluate:.*?wildcards: cell=(\S+)$", planned.stdout, re.MULTILINE | re.DOTALL)) == {
+        f"cells/chemgpt/{size}/n400/seed0" for size in ("w8", "w16")
+    }
+    config = changed_smoke(tree, lambda config: config.update(waived=["cells/chemgpt/w8/n400/seed0"]))
+    assert job_counts(tree.snakemake("-n", "--quiet", "rules", config=config))["evaluate"] == 1
+    config = changed_smoke(tree, lambda config: config.pop("evaluate"))
+    assert (
+        not {"evaluate", "properties", "reference"}
+        & job_counts(tree.snakemake("-n", "--quiet", "rules", config=config)).keys()
+    )
+
+
 def test_packs_train_every_cell_once_in_few_jobs(tree: Tree) -> None:
     counts = job_counts(tree.snakemake("packs", "-n", "--quiet", "rules", config=None))
     assert 3 <= counts["train_pack"] <= 40
@@ -55,7 +75,7 @@ def test_a_grid_of_two_thousand_cells_is_planned(tree: Tree) -> None:
         subsets, seeds = [5 * step for step in range(1, 11)], list(range(10))
         family["grid"] = [{"sizes": list(family["sizes"]), "num_samples": subsets, "seeds": seeds}]
         del config["families"]["painn"]
-        config["controls"] = {}
+        config["controls"], config["evaluate"] = {}, {}
 
     counts = job_counts(tree.snakemake("-n", "--quiet", "rules", config=changed_smoke(tree, grow)))
     assert counts["train"] == 2000
@@ -78,6 +98,10 @@ def _indivisible(config: dict[str, Any]) -> None:
     config["families"]["chemgpt"]["sizes"]["w16"]["heads"] = 3
 
 
+def _no_cell(config: dict[str, Any]) -> None:
+    config["evaluate"]["chemgpt"]["grid"] = [{"sizes": ["w8"], "num_samples": [26]}]
+
+
 def _no_such_file(config: dict[str, Any]) -> None:
     config["data"]["molecules"]["path"] = "nowhere.csv"
 
@@ -89,6 +113,7 @@ def _no_such_file(config: dict[str, Any]) -> None:
         (_wrong_type, ["threads", "'many'"]),
         (_larger_than_its_source, ["families.painn.grid.0.num_samples.0", "10000000", "128"]),
         (_indivisible, ["families.chemgpt.sizes.w16.heads", "3", "16"]),
+        (_no_cell, ["evaluate.chemgpt.grid.0", "w8/n26/seed0"]),
         (_no_such_file, ["data.molecules.path", "nowhere.csv"]),
     ],
 )

@@ -46,6 +46,24 @@ def test_an_edited_model_reruns_its_family_and_what_follows(finished: Tree) -> N
     assert cells == {cell.path for cell in study.cells + study.controls if cell.family == "painn"}
 
 
+def test_an_edited_evaluation_reruns_evaluations_and_no_cell(finished: Tree) -> None:
+    edit(finished, "evaluation/probe")
+    rules, cells = planned(finished)
+    assert rules == {"evaluate", *GATHERING}
+    assert cells == {f"cells/chemgpt/{size}/n400/seed0" for size in ("w8", "w16")}
+
+
+def test_a_deleted_evaluation_comes_back_bit_by_bit(finished: Tree) -> None:
+    path = finished.path / "results/smoke/cells/chemgpt/w8/n400/seed0/evaluation.json"
+    before = path.read_bytes()
+    path.unlink()
+    rules, _ = planned(finished)
+    assert rules == {"evaluate", *GATHERING}
+    done = finished.snakemake("results/smoke/cells/chemgpt/w8/n400/seed0/evaluation.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert path.read_bytes() == before
+
+
 def test_an_edited_page_reruns_no_cell_and_no_fit(finished: Tree) -> None:
     edit(finished, "reporting/page")
     assert planned(finished) == (PUBLISHING, set())

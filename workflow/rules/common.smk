@@ -3,6 +3,7 @@
 import sys
 
 from chemscale.errors import ConfigError
+from chemscale.io import digest
 from chemscale.planning.code import family_digest, stage_digest
 from chemscale.planning.packs import packs as pack_cells
 from chemscale.study import data_settings, load_study, wants_scaffolds
@@ -40,6 +41,17 @@ def cell_data(cells):
                 files.add(f"{DATA}/{key}/neighbours/{cell.knobs['cutoff']:g}/arrays.json")
         files.add(f"{DATA}/{cell.data['key']}/subsets/seed{cell.seed}/n{cell.num_samples}.parquet")
     return sorted(files)
+
+
+def evaluation_data(path):
+    """The prepared data that a cell's evaluation reads beside its training data: properties, reference molecules."""
+    folder, asked = f"{DATA}/{CELLS[path].data['key']}", EVALUATED[path]
+    files = []
+    if asked["probe"]:
+        files.append(f"{folder}/properties/{digest(asked['probe'])[:12]}/manifest.json")
+    if asked["generation"]:
+        files.append(f"{folder}/reference/seed{asked['generation']['seed']}/n{asked['generation']['num']}.parquet")
+    return files
 
 
 def own_files(section):
@@ -84,7 +96,14 @@ PASSPORTS = [
     for file in ["manifest.json", "rows.parquet", "passport.json"]
     + (["tokenizer.json", "tokenizer"] if section.kind == "molecules" else [])
 ]
-PREPARED = sorted({file for cell in CELLS.values() for file in cell_data([cell])})
+# cells that are evaluated beyond their loss, with what is asked of each
+EVALUATED = {path: asked for path, asked in STUDY.evaluated.items() if path not in WAIVED}
+# the settings of all probes, by the name that their folder of properties has
+PROBES = {digest(asked["probe"])[:12]: asked["probe"] for asked in EVALUATED.values() if asked["probe"]}
+PREPARED = sorted(
+    {file for cell in CELLS.values() for file in cell_data([cell])}
+    | {file for path in EVALUATED for file in evaluation_data(path)}
+)
 
 
 wildcard_constraints:
@@ -97,6 +116,8 @@ wildcard_constraints:
     chunk=r"\d+",
     chunks=r"\d+",
     cutoff=r"[\d.]+",
+    num=r"\d+",
+    probe=r"[0-9a-f]{12}",
 
 
 def the_cell(wildcards):

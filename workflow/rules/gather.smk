@@ -38,10 +38,12 @@ rule gather:
             cell=KEPT,
             record=["metrics.json", "provenance.json", "test_clusters.parquet"],
         ),
+        evaluations=expand(f"{ROOT}/{{cell}}/evaluation.json", cell=EVALUATED),
     output:
         cells=f"{ROOT}/tables/cells.parquet",
         controls=f"{ROOT}/tables/controls.parquet",
         clusters=f"{ROOT}/tables/test_clusters.parquet",
+        evaluation=f"{ROOT}/tables/evaluation.parquet",
     log:
         f"{ROOT}/logs/gather.log",
     params:

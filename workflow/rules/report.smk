@@ -82,6 +82,7 @@ rule seal:
         rules.report.input,
         rules.report.output,
         expand(f"{ROOT}/{{cell}}/{{record}}", cell=KEPT, record=["config.json", "metrics.jsonl"]),
+        expand(f"{ROOT}/{{cell}}/evaluation.json", cell=EVALUATED),
     output:
         f"{ROOT}/audit/SHA256SUMS",
     log:

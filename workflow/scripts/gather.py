@@ -1,8 +1,8 @@
-"""The records of all cells, in three tables."""
+"""The records of all cells and of their evaluations, in four tables."""
 
 from pathlib import Path
 
-from chemscale.records import gather_study
+from chemscale.gathering import gather_study
 from stage import logged
 
 with logged(snakemake.log[0]):

@@ -12,9 +12,12 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from chemscale.evaluation.measures import results_of
+from chemscale.evaluations import write_evaluation
+from chemscale.gathering import gather_study
 from chemscale.grid import Cell, protocol_label
 from chemscale.io import write_json, write_parquet
-from chemscale.records import gather_study, write_metrics
+from chemscale.records import write_metrics
 from chemscale.reporting.figures import draw_all
 from chemscale.reporting.page import write_page
 from chemscale.reporting.tables import write as write_data_table
@@ -59,6 +62,11 @@ controls:
     family: chemgpt
     protocol: {kind: equal_steps, steps: 1800}
     grid: [{sizes: [w40], num_samples: [250, 8000]}]
+evaluate:
+  chemgpt:
+    grid: [{sizes: [w8, w16, w40], num_samples: [8000]}]
+    generation: {num: 30}
+    probe: {num_molecules: 60}
 fits: {level: 0.9, resamples: 200, seed: 0}
 waived: [cells/painn/w8/n64/seed0]
 """
@@ -119,6 +127,58 @@ def metrics_of(cell: Cell, random: np.random.Generator) -> dict[str, Any]:
     return values | {"reasons": reasons}
 
 
+def evaluation_of(cell: Cell, asked: dict[str, Any]) -> dict[str, Any]:
+    """The record of an evaluation: a probe whose error falls with the width, and molecules that are random letters."""
+    random = np.random.default_rng(5)
+    shared = {"cluster": [str(row // 2) for row in range(20)], "smiles": ["C"] * 20}
+    truth = {name: random.normal(4, 1, 20) for name in ("gap", "dipole")}
+    scale = {"trained": 4 / cell.knobs["width"], "untrained": 0.5, "morgan": 0.4, "constant": 1.0}
+    noise = random.normal(size=20)
+
+    def molecules(count: int) -> dict[str, Any]:
+        bits = random.integers(0, 256, (count, 128), dtype=np.uint8)
+        numbers = ("weight", "log_p", "qed", "rings", "heavy_atoms")
+        return {
+            "smiles": [f"C{row}" for row in range(count)],
+            "scaffold": [str(number) for number in random.integers(0, 4, count)],
+            "fingerprint": [row.tobytes().hex() for row in bits],
+            **{name: random.normal(size=count).tolist() for name in numbers},
+        }
+
+    record: dict[str, Any] = {
+        "schema_version": 1,
+        "cell": cell.path,
+        "settings": asked,
+        "level": 0.9,
+        "resamples": 200,
+        "seed": 0,
+        **{f"{name}_digest": "0" * 64 for name in ("config", "data", "subset", "code")},
+        "weights_sha256": "0" * 64,
+        "versions": {},
+        "generation": {
+            "generated": molecules(29),
+            "known": [row < 3 for row in range(29)],
+            "drawn": 31,
+            "left_out": {"cut by the limit": 1},
+            "unreadable": 1,
+            "reference": molecules(40),
+            "training_sample": molecules(30),
+        },
+        "probe": {
+            "test": shared | {name: values.tolist() for name, values in truth.items()},
+            "predictions": {
+                features: {name: (values + error * noise).tolist() for name, values in truth.items()}
+                for features, error in scale.items()
+            },
+            "strengths": {},
+            "molecules": {"train": 27, "validation": 12, "test": 20},
+            "rejected": {"scf_failed": 1},
+            "source": {},
+        },
+    }
+    return record | {"results": results_of(record)}
+
+
 def build(root: Path, study: dict[str, Any]) -> None:
     """Write the folder of a finished study into `root`: records, tables and the audit's verdicts."""
     random = np.random.default_rng(0)
@@ -159,6 +219,8 @@ def build(root: Path, study: dict[str, Any]) -> None:
                 }
             ),
         )
+        if cell.path in study["evaluated"]:
+            write_evaluation(root / cell.path / "evaluation.json", evaluation_of(cell, study["evaluated"][cell.path]))
     for name, data in study["data"].items():
         unit = "tokens" if data["domain"] == "language" else "frames"
         splits = {

@@ -20,6 +20,7 @@ def test_every_family_has_its_figures(planted: Path) -> None:
     for family in ("chemgpt", "schnet", "painn"):
         assert {f"{family}_{what}" for what in ("data", "parameters", "compute")} <= names
     assert {"chemgpt_joint_residuals", "chemgpt_control", "equal_steps", "potentials_parameters"} <= names
+    assert {"chemgpt_probe_gap", "chemgpt_probe_dipole", "chemgpt_distances"} <= names
     assert "schnet_control" not in names
     assert {path.name for path in (planted / "figures").iterdir()} == {
         f"{name}.{kind}" for name in names for kind in ("svg", "png")

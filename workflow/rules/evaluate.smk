@@ -1,0 +1,68 @@
+# What finished language cells are good for beyond their loss: molecules drawn from them, and a probe of their vectors.
+# Only cells that the config names under `evaluate:`; what all of them share is computed once, in data/KEY.
+
+
+# HOMO-LUMO gap and dipole moment of molecules of the test split, by GFN2-xTB
+rule properties:
+    input:
+        f"{DATA}/{{key}}/manifest.json",
+    output:
+        manifest=f"{DATA}/{{key}}/properties/{{probe}}/manifest.json",
+        table=f"{DATA}/{{key}}/properties/{{probe}}/properties.parquet",
+    log:
+        f"{ROOT}/logs/data/properties-{{key}}-{{probe}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/properties-{{key}}-{{probe}}.tsv"
+    threads: lambda wildcards: WORKERS[wildcards.key]
+    resources:
+        mem_mb=lambda wildcards, threads, attempt: (1000 + 500 * threads) * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        settings=lambda wildcards: PROBES[wildcards.probe],
+        code=stage_digest("properties"),
+    script:
+        "../scripts/properties.py"
+
+
+# validation molecules, and training molecules in the place of a perfect model's
+rule reference:
+    input:
+        f"{DATA}/{{key}}/manifest.json",
+    output:
+        f"{DATA}/{{key}}/reference/seed{{seed}}/n{{num}}.parquet",
+    log:
+        f"{ROOT}/logs/data/reference-{{key}}-seed{{seed}}-n{{num}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/reference-{{key}}-seed{{seed}}-n{{num}}.tsv"
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        code=stage_digest("reference"),
+    script:
+        "../scripts/reference.py"
+
+
+rule evaluate:
+    input:
+        lambda wildcards: cell_data([the_cell(wildcards)]) + evaluation_data(wildcards.cell),
+        metrics=f"{ROOT}/{{cell}}/metrics.json",
+    output:
+        f"{ROOT}/{{cell}}/evaluation.json",
+    log:
+        f"{ROOT}/logs/evaluate/{{cell}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/evaluate/{{cell}}.tsv"
+    wildcard_constraints:
+        cell="|".join(EVALUATED) or "(?!)",
+    threads: lambda wildcards: the_cell(wildcards).threads
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        settings=lambda wildcards: EVALUATED[wildcards.cell],
+        data=lambda wildcards: f"{DATA}/{the_cell(wildcards).data['key']}",
+        fits=STUDY.config.fits.model_dump(mode="json"),
+        code=lambda wildcards: CODE[the_cell(wildcards).family] + stage_digest("evaluate"),
+    script:
+        "../scripts/evaluate.py"

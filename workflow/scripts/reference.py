@@ -1,0 +1,10 @@
+"""Descriptors of the molecules that generated ones are compared with."""
+
+from pathlib import Path
+
+from chemscale.evaluation.reference import prepare
+from stage import logged
+
+with logged(snakemake.log[0]):
+    folder = Path(snakemake.input[0]).parent
+    prepare(folder, int(snakemake.wildcards.num), int(snakemake.wildcards.seed))
