@@ -15,6 +15,7 @@ _PACKAGE = Path(__file__).resolve().parent
 _PACKAGES = (
     "chemscale",
     "torch",
+    "deepspeed",
     "numpy",
     "pyarrow",
     "safetensors",

@@ -68,7 +68,18 @@ METRIC_FIELDS: dict[str, type] = {
 _NESTED = ("evaluation_digests", "test_metrics", "reasons")
 
 # What provenance.json adds to a row of the gathered table; these values vary between runs.
-PROVENANCE_COLUMNS = ("wall_s", "device_s", "energy_kwh", "peak_memory_bytes", "attempts", "started", "finished")
+PROVENANCE_COLUMNS = (
+    "wall_s",
+    "device_s",
+    "steps_s",
+    "seen_per_s",
+    "flops_utilisation",
+    "energy_kwh",
+    "peak_memory_bytes",
+    "attempts",
+    "started",
+    "finished",
+)
 
 # A batch of unlike molecules or frames lies some tenths above its neighbours; twice their median is no such batch
 _SPIKE, _SPIKE_WINDOW = 2.0, 50
@@ -188,7 +199,7 @@ def gather(root: Path, cells: list[dict[str, Any]], waived: list[str]) -> tuple[
             for name in frame.columns
             if METRIC_FIELDS.get(name) is float or (name.startswith("test_") and name not in METRIC_FIELDS)
         }
-        | dict.fromkeys(("wall_s", "device_s", "energy_kwh"), "float64")
+        | dict.fromkeys(("wall_s", "device_s", "steps_s", "seen_per_s", "flops_utilisation", "energy_kwh"), "float64")
         | {"peak_memory_bytes": "Int64"}
     )
     joined = (

@@ -116,6 +116,7 @@ _TRAINING = (
     "training/checkpoint",
     "training/engine",
     "training/job",
+    "training/meters",
     "training/metrics",
     "training/ranks",
     "training/run",

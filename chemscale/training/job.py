@@ -22,7 +22,9 @@ from chemscale.grid import Cell, protocol_label
 from chemscale.io import digest, write_json
 from chemscale.records import SCHEMA_VERSION, loss_spikes, write_metrics
 from chemscale.training.checkpoint import Checkpoint
+from chemscale.training.meters import EnergyMeter, matmul_peak
 from chemscale.training.metrics import Curve, provenance, timestamp, whole_lines, write_clusters
+from chemscale.training.ranks import device
 from chemscale.training.schedule import learning_rate
 
 if TYPE_CHECKING:
@@ -74,6 +76,8 @@ class Progress:
     best_loss: float = float("inf")
     stale: int = 0  # validations since the best one
     wall_s: float = 0.0
+    steps_s: float = 0.0  # of it, in steps
+    energy_j: float | None = 0.0  # of all ranks; None where a part of it is not known
 
 
 @dataclass
@@ -113,6 +117,7 @@ class Job:
             log,
         )
         self.retry = self.checkpoint.retry()
+        self._meter = EnergyMeter(device(cell.engine["device"]).type, cell.threads)
         self._should_stop = should_stop
         self._saved = self._begun = time.monotonic()
         self.started = timestamp()
@@ -186,6 +191,7 @@ class Job:
 
     def after_step(self, engine: Engine, progress: Progress, best: Any, curve: Curve) -> None:
         """Checkpoint when it is time or when a signal asks to stop; then `Stopped` ends the run."""
+        self._meter.update()
         now = time.monotonic()
         # any rank may have got the signal; one clock decides
         due = self.ranks.writes and now - self._saved >= self.cell.engine["checkpoint_seconds"]
@@ -199,9 +205,8 @@ class Job:
             raise Stopped(f"{self.cell.path}: stopped after step {progress.step}, checkpoint written")
 
     def _save(self, kind: str, engine: Engine, progress: Progress, best: Any, curve: Curve) -> None:
-        now = time.monotonic()
-        progress.wall_s += now - self._begun
-        self._begun = self._saved = now
+        self._count(progress)
+        self._saved = self._begun
         # an infinite best loss is no JSON: before the first validation it is left to the default
         kept = {name: value for name, value in vars(progress).items() if value != float("inf")}
         parts = engine.state(best)
@@ -212,9 +217,14 @@ class Job:
             # an engine that keeps a share of the state on each rank needs all of them to tell it
             deque(parts, maxlen=0)
 
-    def elapsed(self, progress: Progress) -> float:
-        """Seconds of work on this cell, those before an interruption included."""
-        return progress.wall_s + time.monotonic() - self._begun
+    def _count(self, progress: Progress) -> None:
+        """Add the time and the energy since they were counted last; all ranks call it."""
+        now = time.monotonic()
+        progress.wall_s += now - self._begun
+        self._begun = now
+        (joules,) = self.ranks.totals([self._meter.take()])
+        unknown = progress.energy_j is None or self._meter.reason
+        progress.energy_j = None if unknown else (progress.energy_j or 0.0) + joules
 
     # --- finishing ----------------------------------------------------------------------------------------------------
 
@@ -226,6 +236,7 @@ class Job:
         attempts: int,
     ) -> None:
         """Let the first rank write all records to `checkpoint/finished/`, its marker last."""
+        self._count(progress)
         if not self.ranks.writes:
             return
         cell, folder = self.cell, self.checkpoint.finished_folder
@@ -234,8 +245,7 @@ class Job:
         test_loss = write_clusters(folder / "test_clusters.parquet", *clusters)
         write_json(folder / "config.json", cell.to_dict())
         shutil.copyfile(self.checkpoint.curve, folder / "metrics.jsonl")
-        wall_s = self.elapsed(progress)
-        write_json(folder / "provenance.json", provenance(self.started, wall_s, wall_s, attempts))
+        write_json(folder / "provenance.json", self._provenance(progress, attempts))
         write_metrics(
             folder / "metrics.json",
             {
@@ -270,3 +280,38 @@ class Job:
             },
         )
         self.checkpoint.mark_finished()
+
+    def _provenance(self, progress: Progress, attempts: int) -> dict[str, Any]:
+        """What varies between runs of the cell; `flops_utilisation` is the steps' share of a measured peak."""
+        import torch
+
+        place = device(self.cell.engine["device"])
+        dtype = torch.bfloat16 if self.cell.training.get("precision") == "bf16" else torch.float32
+        peak = matmul_peak(place, dtype)
+        flops_per_s = progress.flops["flops_full"] / progress.steps_s
+        return provenance() | {
+            "started": self.started,
+            "wall_s": progress.wall_s,
+            "device_s": progress.wall_s * self.ranks.size,
+            "steps_s": progress.steps_s,
+            "seen_per_s": progress.seen / progress.steps_s,
+            "flops_per_s": flops_per_s,
+            "matmul_peak_flops_per_s": peak,
+            "flops_utilisation": flops_per_s / (peak * self.ranks.size),
+            "device": place.type if place.type == "cpu" else torch.cuda.get_device_name(place),
+            "device_peak_memory_bytes": None if place.type == "cpu" else torch.cuda.max_memory_allocated(place),
+            "energy_kwh": None if progress.energy_j is None else progress.energy_j / 3.6e6,
+            "attempts": attempts,
+            "reasons": {
+                **(
+                    {"energy_kwh": self._meter.reason or "of a part that another machine did"}
+                    if progress.energy_j is None
+                    else {}
+                ),
+                **(
+                    {"device_peak_memory_bytes": "the processor's memory is in peak_memory_bytes"}
+                    if place.type == "cpu"
+                    else {}
+                ),
+            },
+        }

@@ -6,6 +6,8 @@ predicted, pads never. D and `tokens_seen` count predicted tokens.
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -61,6 +63,7 @@ def train(job: Job, attempts: int) -> None:
     for chosen in sampler.from_step(progress.step):
         if progress.step == steps or progress.stale == cell.protocol.get("patience"):
             break
+        begun = time.monotonic()
         rate = job.rate(progress.step, steps)
         num_predicted = int(predicted[chosen].sum())
         loss = 0.0
@@ -71,6 +74,7 @@ def train(job: Job, attempts: int) -> None:
             loss += share.item()
         norm = engine.update(rate)
         (loss,) = ranks.totals([loss])
+        progress.steps_s += time.monotonic() - begun
         progress.step += 1
         progress.samples_seen += len(chosen)
         progress.seen += num_predicted

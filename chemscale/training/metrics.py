@@ -105,21 +105,15 @@ def timestamp() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def provenance(started: str, wall_s: float, device_s: float, attempts: int) -> dict[str, Any]:
-    """What varies between runs of one cell: times, memory, machine, versions, state of the repository."""
+def provenance() -> dict[str, Any]:
+    """Where and by what a run is finished: memory, machine, versions, state of the repository."""
     from chemscale.provenance import git_state, machine, versions
 
     return {
-        "started": started,
         "finished": timestamp(),
-        "wall_s": wall_s,
-        "device_s": device_s,
-        "energy_kwh": None,
         "peak_memory_bytes": peak_memory_bytes(),
-        "attempts": attempts,
         "host": hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12],
         "machine": machine(),
         "versions": versions(),
         "repository": git_state(),
-        "reasons": {"energy_kwh": "no energy counter is read yet"},
     }

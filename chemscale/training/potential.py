@@ -7,6 +7,7 @@ meV/angstrom.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +63,7 @@ def train(job: Job, attempts: int) -> None:
     for chosen in sampler.from_step(progress.step):
         if progress.step == steps or progress.stale == cell.protocol.get("patience"):
             break
+        begun = time.monotonic()
         rate = job.rate(progress.step, steps)
         batch = frames.batch(chosen)
         energies, forces = model.energies_and_forces(
@@ -72,6 +74,7 @@ def train(job: Job, attempts: int) -> None:
         loss = settings["force_weight"] * force_error + settings["energy_weight"] * energy_error
         engine.backward(loss)
         norm = engine.update(rate)
+        progress.steps_s += time.monotonic() - begun
         progress.step += 1
         progress.samples_seen += len(chosen)
         progress.seen += len(chosen)

@@ -166,6 +166,11 @@ def test_records_say_what_was_trained_on(make_cell, data_dir, tmp_path):
     validations = {line["step"]: line["val_loss"] for line in curve if "val_loss" in line}
     assert metrics["val_loss"] == min(validations.values()) == validations[metrics["best_step"]]
     assert [line["step"] for line in curve if "loss" in line] == list(range(1, 21))
+    provenance = json.loads((cell.folder(tmp_path) / "provenance.json").read_text())
+    assert 0 < provenance["steps_s"] <= provenance["wall_s"]
+    assert provenance["seen_per_s"] == pytest.approx(metrics["tokens_seen"] / provenance["steps_s"])
+    assert 0 < provenance["flops_utilisation"] < 1
+    assert (provenance["energy_kwh"] is None) == ("energy_kwh" in provenance["reasons"])
 
 
 def test_changed_code_sets_the_checkpoint_aside(make_cell, data_dir, tmp_path):
