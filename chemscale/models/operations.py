@@ -70,12 +70,13 @@ class Packed:
 
     def spread(self, packed: Tensor) -> Tensor:
         """[T, ...] as a block [B, L, ...], zero where a molecule is shorter."""
-        block = packed.new_zeros(self.rows * self.length, *packed.shape[1:])
-        return block.index_copy_(0, self.places, packed).view(self.rows, self.length, *packed.shape[1:])
+        block: Tensor = _Spread.apply(packed, self.places, self.rows * self.length)  # type: ignore[no-untyped-call]
+        return block.view(self.rows, self.length, *packed.shape[1:])
 
     def collect(self, block: Tensor) -> Tensor:
         """What `spread` took, from a block."""
-        return block.flatten(0, 1).index_select(0, self.places)
+        packed: Tensor = _Collect.apply(block.flatten(0, 1), self.places)  # type: ignore[no-untyped-call]
+        return packed
 
 
 def attention(
@@ -183,6 +184,38 @@ class _Attention(torch.autograd.Function):
         for place, part in zip(found.permute(2, 0, 3, 1, 4), parts, strict=True):
             place.copy_(part.view(batch, heads, length, features))
         return found, None
+
+
+class _Spread(torch.autograd.Function):
+    """Rows put at distinct places among zeros. Its gradient and that of `_Collect` are each other.
+
+    Torch's own gradient of a selection adds up, which on a GPU is slow where it has to be deterministic.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, packed: Tensor, places: Tensor, count: int) -> Tensor:
+        ctx.save_for_backward(places)
+        return packed.new_zeros(count, *packed.shape[1:]).index_copy_(0, places, packed)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (places,) = ctx.saved_tensors
+        return gradient.index_select(0, places), None, None
+
+
+class _Collect(torch.autograd.Function):
+    """The rows at distinct places."""
+
+    @staticmethod
+    def forward(ctx: Any, block: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        ctx.count = len(block)
+        return block.index_select(0, places)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (places,) = ctx.saved_tensors
+        return gradient.new_zeros(ctx.count, *gradient.shape[1:]).index_copy_(0, places, gradient), None
 
 
 class _Gelu(torch.autograd.Function):

@@ -96,7 +96,7 @@ def plan_study(study: Study) -> dict[str, Any]:
         },
         "nominal": NOMINAL,
         "reasons": {
-            "energy_kwh": "no energy counter is read yet",
+            "energy_kwh": "no forecast of energy yet",
             "predicted_loss": "no law from before this study is known",
         },
     }
