@@ -312,19 +312,25 @@ class PotentialTraining(Training):
 
 
 class LanguageEngine(Section):
-    """How a step's work is spread; it decides last bits alone."""
+    """How a step's work is spread; it decides last bits alone.
+
+    With `memory_gb`, what is left unset of `micro_tokens`, `zero`, `offload` and `recompute` is chosen for each cell by
+    the memory model; without it, a rank takes its whole share at once, by the plain engine.
+    """
 
     ranks: Positive = 1  # processes that train a cell together, each with its share of a batch
+    memory_gb: PositiveFloat | None = None  # that a rank may take, 10^9 bytes
     micro_tokens: Positive | None = None  # computed tokens that a rank takes at a time; unset, its whole share
-    zero: Literal[0, 1, 2, 3] = 0  # DeepSpeed's stage: ranks share moments, then gradients, then weights; 0, nothing
-    offload: bool = False  # of moments and fp32 weights into the host's memory
-    recompute: bool = False  # blocks in the backward pass, in place of keeping what their gradients take
+    # DeepSpeed's stage: ranks share moments, then gradients, then weights; 0, nothing
+    zero: Literal[0, 1, 2, 3] | None = None
+    offload: bool | None = None  # of moments and fp32 weights into the host's memory
+    recompute: bool | None = None  # blocks in the backward pass, in place of keeping what their gradients take
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     checkpoint_seconds: PositiveFloat = 60.0  # between two checkpoints of a running cell
 
     @model_validator(mode="after")
     def _ranks_share(self) -> LanguageEngine:
-        if self.offload and self.zero == 0:
+        if self.offload and not self.zero and (self.zero == 0 or self.memory_gb is None):
             raise ValueError("offload takes a stage of zero: 2 or 3")
         return self
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from chemscale.config import (
     Trajectories,
     load_config,
 )
+from chemscale.cost.engine import chosen, plain, ranks_that_would_do
 from chemscale.errors import ConfigError
 from chemscale.evaluations import EVALUATION
 from chemscale.families import FAMILIES, LANGUAGE
@@ -250,6 +251,26 @@ def _stated_rows(config: StudyConfig, data: str) -> int | None:
     return len(section.molecules or {}) * section.frames_per_molecule
 
 
+def _chosen_engine(study: Study, cell: Cell, memory_gb: float) -> dict[str, Any]:
+    """The engine that trains a language cell within a rank's memory; `ConfigError` where none does."""
+    longest = longest_molecule(study.data_section(cell.data["name"]))
+    assert longest is not None, "a language family reads molecules"
+    engine = chosen(cell, longest, memory_gb * 1e9)
+    if engine is None:
+        ranks = ranks_that_would_do(cell, longest, memory_gb * 1e9)
+        raise ConfigError(
+            f"{study.path}: families.{cell.family}.engine.memory_gb",
+            f"{memory_gb:g} GB for each of {cell.engine['ranks']} ranks, in which {cell.size} does not fit",
+            "give a rank more memory" if ranks is None else f"more memory, or ranks: {ranks}",
+        )
+    return engine
+
+
+def longest_molecule(section: Mapping[str, Any]) -> int | None:
+    """Tokens of the longest molecule that a resolved data section lets in, [CLS] and [SEP] included; None of frames."""
+    return int(section["max_symbols"]) + 2 if section["kind"] == "molecules" else None
+
+
 def _cells(
     study: Study,
     name: str,
@@ -265,7 +286,8 @@ def _cells(
     rows = _stated_rows(study.config, section.data)
     sizes = section.sizes  # type: ignore[attr-defined]
     training = section.training  # type: ignore[attr-defined]
-    engine = section.engine.model_dump(mode="json") if family.domain == LANGUAGE else dict(ALONE)  # type: ignore[attr-defined]
+    asked = section.engine.model_dump(mode="json") if family.domain == LANGUAGE else {**ALONE, "memory_gb": None}  # type: ignore[attr-defined]
+    memory = asked.pop("memory_gb")
     cells: dict[str, Cell] = {}
     for index, block in enumerate(blocks):
         for position, size in enumerate(block.sizes):
@@ -309,8 +331,10 @@ def _cells(
                             "evaluations": {data: study.data_key(data) for data in section.evaluations},
                         },
                         threads=study.config.threads,
-                        engine=engine,
+                        engine=asked,
                     )
+                    engine = plain(asked) if memory is None else _chosen_engine(study, cell, memory)
+                    cell = replace(cell, engine=engine)
                     if cell.path in cells:
                         raise ConfigError(
                             f"{study.path}: {where}.{index}", f"{cell.path} for the second time", "name each cell once"

@@ -1,28 +1,285 @@
-"""A first estimate of a training run's peak memory, for the plan: state, activations and the process itself."""
+"""The peak memory of training: what each rank of a cell holds beyond the bare process, term by term.
+
+Language cells are counted from what the code keeps: the engine's flat tensors, what the gradients of a block's
+operations save, the logits, DeepSpeed's partitions and buckets. A test holds the activations to what torch saves, and
+`make test-memory` the sums to the measured peaks of ranks. Potentials have a first estimate.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from chemscale.cost.parameters import count
+from chemscale.families import LANGUAGE
+from chemscale.grid import Cell
 
-# Measured on Linux: an idle process after importing torch and the package, with a prepared data set.
-_BASE = 400 * 2**20
+# Measured on Linux: a process after importing torch and the package, with a prepared data set.
+BASE = 400 * 2**20
+# tokens of the vocabulary of the quickstart's identifier table: what is taken before data are there
+VOCABULARY = 600
 _FLOAT = 4
+# Measured on a cell of 100 kB: what torch's kernels, code pages included, and the records take beyond the imports.
+_WORKSPACE = 42 * 10**6
+# models/operations.py: the longest molecule whose scores are written out in fp32, and the columns they are filled up to
+_WRITTEN_OUT, _COLUMNS = 256, 16
+# models/decoder.py: rows of the table of positions
+_POSITIONS = 2048
+# training/lm.py: tokens of an evaluation batch
+_EVALUATION_TOKENS = 4096
+# training/run.py: where a pass's features are at most so many bytes, what a step frees stays in the heap, whose holes
+# are poorly used. Measured: the heap is 1.5 to 1.7 times as large as what a step needs at once.
+_SMALL_FEATURES, _HEAP = 2**22, 1.65
+# Otherwise large blocks go back. Their ends share pages of 2 MB with nothing else: half a page each in the mean.
+_HALF_PAGE = 2**20
+# Measured: torch imports its compiler when it is first asked to compute a block anew.
+_RECOMPUTE = 75 * 10**6
+# training/engine.py: elements of the parameters in a part of a checkpoint
+_PART = 2**24
+# training/zero.py: elements of DeepSpeed's buckets
+_BUCKET = 2**24
 
 
-def peak_bytes(family: str, knobs: Mapping[str, Any], vocab_size: int | None, batch: int) -> int:
-    """Peak bytes of training one cell in fp32; good to a factor of two for small cells, whose process dominates.
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a rank at its peak, beyond the process after its imports.
 
-    `batch` is tokens (language) or atoms (potentials) in a step. State is weights, gradient, two moments and the
-    average; activations are counted per token from the layers' widths, or per edge, twice through.
+    Held throughout: `weights` that the passes use, fp32 `masters` where those are others, `gradients`, `moments` of
+    AdamW, the running `average`, and the `best` weights so far. At the moment that takes most: `activations` that
+    gradients are made of, `logits` with their gradient, `transients` of the operation at work, and `buffers` in which
+    DeepSpeed gathers and sends, or in which a checkpoint is put together. `rest` is what the gaps between blocks
+    take, and torch itself.
     """
-    state = 5 * _FLOAT * count(family, knobs, vocab_size).total
-    width = knobs["width"]
-    if vocab_size is not None:
-        activations = _FLOAT * batch * (knobs["layers"] * 20 * width + 4 * vocab_size)
+
+    weights: int = 0
+    masters: int = 0
+    gradients: int = 0
+    moments: int = 0
+    average: int = 0
+    best: int = 0
+    activations: int = 0
+    logits: int = 0
+    transients: int = 0
+    buffers: int = 0
+    rest: int = _WORKSPACE
+
+    def parts(self) -> dict[str, int]:
+        """The terms by name."""
+        return asdict(self)
+
+    @property
+    def total(self) -> int:
+        """The sum of all terms."""
+        return sum(self.parts().values())
+
+
+def micro_batch_tokens(batch_tokens: int, longest: int, ranks: int, limit: int | None) -> int:
+    """The most tokens that a rank computes at a time, of a step's batch whose longest molecule has `longest` tokens.
+
+    A batch is cut at equal shares, between molecules: see `training/sampler.micro_batches`.
+    """
+    if ranks == 1 and (limit is None or batch_tokens <= limit):
+        return max(batch_tokens, longest)
+    parts = 1 if limit is None else math.ceil(batch_tokens / ranks / limit)
+    share = batch_tokens // (ranks * parts) + longest // 2
+    return max(share if limit is None else min(share, limit), longest)
+
+
+def saved_by_block(family: str, knobs: Mapping[str, Any], tokens: int, longest: int, size: int) -> list[float]:
+    """Bytes of each tensor that one block keeps for its gradient, its input included.
+
+    Args:
+        family: chemgpt or chemgpt_modern.
+        knobs: width and heads.
+        tokens: of the pass.
+        longest: tokens of its longest molecule.
+        size: bytes of an element: 4 in fp32, 2 in bf16.
+    """
+    width, heads = knobs["width"], knobs["heads"]
+    wide = tokens * width * size
+    written_out = size == _FLOAT and longest <= _WRITTEN_OUT
+    if written_out:
+        columns = -(-longest // _COLUMNS) * _COLUMNS
+        # queries, keys and values, filled up; the softmax of the scores
+        attention = [3 * wide * columns / longest, tokens * heads * columns * _FLOAT]
     else:
-        per_edge = knobs["num_radial"] + knobs["interactions"] * width * (4 if family == "schnet" else 14)
-        activations = 4 * _FLOAT * batch * 10 * per_edge
-    return int(_BASE + state + activations)
+        # queries, keys and values, what was attended, and the logarithm of each softmax's sum
+        attention = [3 * wide, wide, tokens * heads * _FLOAT]
+    if family == "chemgpt":
+        norm = [wide, wide]
+        # gelu written out keeps its sigmoid beside its input
+        mlp = [4 * wide] * (3 if size == _FLOAT else 2)
+    else:
+        assert family == "chemgpt_modern", family
+        # the norm computes in fp32: its input, what it divides by a root, and its result
+        norm = [tokens * width * _FLOAT] * 2 + [wide]
+        # gate and inner features in one tensor, the gate's silu, the product
+        inner = tokens * _gated_width(width) * size
+        mlp = [2 * inner, inner, inner]
+    # of both norms, of attention, and what the matrix after attention multiplies
+    return [*norm, *attention, wide, *norm, *mlp]
+
+
+def _gated_width(width: int) -> int:
+    return max(1, round(8 * width / 3))
+
+
+def spares_memory(cell: Cell) -> bool:
+    """Whether a cell gives large blocks back to the system when they are free: see `training/run.py`."""
+    if cell.domain != LANGUAGE:
+        return False
+    features = _tokens(cell, 1) * cell.knobs["width"] * (_FLOAT if cell.training["precision"] == "fp32" else 2)
+    return bool(cell.engine["recompute"]) or cell.engine["zero"] > 0 or features > _SMALL_FEATURES
+
+
+def language_memory(cell: Cell, vocab_size: int, longest: int, rank: int = 0) -> Memory:
+    """The memory of a rank that trains a language cell; the first one, which writes the records, takes most.
+
+    Args:
+        cell: its knobs, precision, batch and engine.
+        vocab_size: tokens of the vocabulary, special ones included.
+        longest: tokens of the longest molecule, [CLS] and [SEP] included.
+        rank: its number.
+    """
+    size = _FLOAT if cell.training["precision"] == "fp32" else 2
+    held = _held(cell, vocab_size, size)
+    moments = [*_backward(cell, vocab_size, longest - 1, size), _validation(cell, vocab_size, longest - 1, size)]
+    moments += [] if cell.engine["zero"] == 0 else _moments_of_zero(cell, vocab_size, size, rank)
+    worst = max(moments, key=lambda moment: sum(moment.values()))
+    rest = float(_WORKSPACE + (_RECOMPUTE if cell.engine["recompute"] else 0))
+    if spares_memory(cell):
+        block = saved_by_block(cell.family, cell.knobs, _tokens(cell, longest - 1), longest - 1, size)
+        large = sum(tensor > 2 * _HALF_PAGE for tensor in block)
+        inputs = cell.knobs["layers"] if cell.engine["recompute"] else (cell.knobs["layers"] - 1) * large
+        rest += (inputs + large) * _HALF_PAGE
+    else:
+        rest += (_HEAP - 1) * sum(worst.values())
+    return Memory(**held, **{name: round(value) for name, value in worst.items()}, rest=round(rest))
+
+
+def _tokens(cell: Cell, longest: int) -> int:
+    engine = cell.engine
+    return micro_batch_tokens(cell.training["batch_tokens"], longest, engine["ranks"], engine["micro_tokens"])
+
+
+def _held(cell: Cell, vocab_size: int, size: int) -> dict[str, int]:
+    """What a rank holds from the first step to the last."""
+    total = count(cell.family, cell.knobs, vocab_size).total
+    stage, ranks = cell.engine["zero"], cell.engine["ranks"]
+    share = total if stage == 0 else math.ceil(total / ranks)
+    return {
+        "weights": size * (share if stage == 3 else total),
+        # DeepSpeed keeps them apart in fp32, too
+        "masters": _FLOAT * share if size != _FLOAT or stage else 0,
+        # in stages 1 and 2 they come and go with each step
+        "gradients": {0: _FLOAT, 3: size}.get(stage, 0) * share,
+        "moments": 2 * _FLOAT * share,
+        "average": _FLOAT * share if cell.training["average"] else 0,
+        "best": _FLOAT * share,
+    }
+
+
+def _backward(cell: Cell, vocab_size: int, longest: int, size: int) -> list[dict[str, float]]:
+    """What a pass takes at the logits, in the last block, whose gradient comes first, and in the first one."""
+    knobs, engine = cell.knobs, cell.engine
+    width, layers = knobs["width"], knobs["layers"]
+    tokens = _tokens(cell, longest)
+    block = sum(saved_by_block(cell.family, knobs, tokens, longest, size))
+    # of the last norm
+    ends = tokens * width * (2 * size if cell.family == "chemgpt" else 2 * _FLOAT + size)
+    inputs = tokens * width * size * layers
+    kept = inputs if engine["recompute"] else layers * block
+    in_block = inputs - tokens * width * size + block if engine["recompute"] else kept
+    transients = _in_block(cell.family, knobs, tokens, size) + size * _largest(cell, vocab_size)
+    # gradients of the passes so far; and of this one, with what is gathered and sent meanwhile
+    before = _pending(cell, vocab_size, size) if cell.training["batch_tokens"] > engine["ranks"] * tokens else 0.0
+    sending = _sending(cell, vocab_size, size)
+    gathered = sending if engine["zero"] == 3 else 0
+    return [
+        # the softmax, its gradient and that of the logits
+        {"activations": kept + ends, "logits": 3.0 * tokens * vocab_size * _FLOAT, "buffers": before + gathered},
+        {"activations": in_block + ends, "transients": transients, "buffers": before + gathered},
+        {"activations": block, "transients": transients, "buffers": _pending(cell, vocab_size, size) + sending},
+    ]
+
+
+def _in_block(family: str, knobs: Mapping[str, Any], tokens: int, size: int) -> float:
+    """What the gradient of a block's activation takes beyond what the block keeps."""
+    wide: int = tokens * knobs["width"] * size
+    if family == "chemgpt":
+        # gradients before and after the gelu and its slope, less its result and the residuals' input, which are used up
+        return (7 if size == _FLOAT else 3) * wide
+    # gradients of the product and of its factors, less what is used up by then
+    return 4 * wide
+
+
+def _largest(cell: Cell, vocab_size: int) -> int:
+    """Elements of the largest parameter, whose gradient is there at once."""
+    width: int = cell.knobs["width"]
+    table = max(vocab_size, _POSITIONS if cell.family == "chemgpt" else 0)
+    matrix = 4 * width if cell.family == "chemgpt" else 2 * _gated_width(width)
+    return width * max(table, matrix)
+
+
+def _pending(cell: Cell, vocab_size: int, size: int) -> float:
+    """Bytes of gradients that await an update of ZeRO 1 or 2; the other engines hold them throughout."""
+    total = count(cell.family, cell.knobs, vocab_size).total
+    stage, ranks = int(cell.engine["zero"]), int(cell.engine["ranks"])
+    return {1: float(size * total), 2: size * total / ranks}.get(stage, 0.0)
+
+
+def _sending(cell: Cell, vocab_size: int, size: int) -> int:
+    """Bytes that a backward pass takes to send and gather: a bucket of gradients in stages 1 and 2, seven in stage 3.
+
+    Those are gradients as they come, end to end, and cut to be shared; and weights in use and fetched ahead. Measured.
+    """
+    bucket = _bucket(cell, vocab_size, size)
+    return {0: 0, 3: 7 * bucket}.get(cell.engine["zero"], bucket)
+
+
+def _gathered(cell: Cell, vocab_size: int, size: int) -> int:
+    """Bytes of stage 3's bucket of gradients, which stays, and of weights in use and fetched ahead."""
+    return 3 * _bucket(cell, vocab_size, size) if cell.engine["zero"] == 3 else 0
+
+
+def _bucket(cell: Cell, vocab_size: int, size: int) -> int:
+    return size * min(_BUCKET, count(cell.family, cell.knobs, vocab_size).total)
+
+
+def _moments_of_zero(cell: Cell, vocab_size: int, size: int, rank: int) -> list[dict[str, float]]:
+    """What DeepSpeed's update takes; and the first rank to put weights together, some for a checkpoint, all at last."""
+    total = count(cell.family, cell.knobs, vocab_size).total
+    share = total / cell.engine["ranks"]
+    kinds = 4 + bool(cell.training["average"])
+    part = min(total, _PART + _largest(cell, vocab_size))
+    # a rank's gradients side by side in fp32, and updated weights on their way
+    gathered = _gathered(cell, vocab_size, size)
+    moments = [_pending(cell, vocab_size, size) + _FLOAT * share + (gathered or _bucket(cell, vocab_size, size))]
+    if rank == 0:
+        moments += [gathered + _FLOAT * kinds * part, gathered + _FLOAT * total]
+    return [{"buffers": moment} for moment in moments]
+
+
+def _validation(cell: Cell, vocab_size: int, longest: int, size: int) -> dict[str, float]:
+    """What an evaluation batch takes: a block's activation, or the logits and their softmax."""
+    tokens = _EVALUATION_TOKENS
+    width = cell.knobs["width"]
+    if cell.family == "chemgpt":
+        block = (14 if size == _FLOAT else 10) * tokens * width * size
+    else:
+        block = 4 * tokens * _gated_width(width) * size + 2 * tokens * width * size
+    logits = tokens * vocab_size * (2 * _FLOAT + (size if size != _FLOAT else 0)) + tokens * width * size
+    return {"transients": max(block, logits), "buffers": _gathered(cell, vocab_size, size)}
+
+
+def peak_bytes(family: str, knobs: Mapping[str, Any], batch_atoms: int) -> int:
+    """Peak bytes of training a potential in fp32; good to a factor of two for small cells, whose process dominates.
+
+    State is weights, gradient, two moments and the average; activations are counted per edge from the layers' widths,
+    twice through.
+    """
+    state = 5 * _FLOAT * count(family, knobs, None).total
+    per_edge = knobs["num_radial"] + knobs["interactions"] * knobs["width"] * (4 if family == "schnet" else 14)
+    return int(BASE + state + 4 * _FLOAT * batch_atoms * 10 * per_edge)

@@ -49,9 +49,14 @@ class ChemGPT(Decoder):
         super().__init__(vocab_size, width, position, blocks, nn.LayerNorm(width, eps=_EPSILON))
 
 
+def outline(knobs: dict[str, Any], vocab_size: int) -> ChemGPT:
+    """A model of a size before its weights are drawn; on torch's default device, of which meta holds no weights."""
+    return ChemGPT(knobs["layers"], knobs["width"], knobs["heads"], vocab_size)
+
+
 def build(knobs: dict[str, Any], vocab_size: int | None, generator: torch.Generator, embedding_std: float) -> ChemGPT:
     """A ChemGPT of a size, its weights drawn from `generator` as `initialise` says."""
     assert vocab_size is not None
-    model = ChemGPT(knobs["layers"], knobs["width"], knobs["heads"], vocab_size)
+    model = outline(knobs, vocab_size)
     initialise(model, generator, embedding_std)
     return model

@@ -76,11 +76,16 @@ class ChemGPTModern(Decoder):
         super().__init__(vocab_size, width, None, blocks, nn.RMSNorm(width, eps=_EPSILON))
 
 
+def outline(knobs: dict[str, Any], vocab_size: int) -> ChemGPTModern:
+    """A model of a size before its weights are drawn; on torch's default device, of which meta holds no weights."""
+    return ChemGPTModern(knobs["layers"], knobs["width"], knobs["heads"], vocab_size)
+
+
 def build(
     knobs: dict[str, Any], vocab_size: int | None, generator: torch.Generator, embedding_std: float
 ) -> ChemGPTModern:
     """A model of a size, its weights drawn from `generator` as `initialise` says."""
     assert vocab_size is not None
-    model = ChemGPTModern(knobs["layers"], knobs["width"], knobs["heads"], vocab_size)
+    model = outline(knobs, vocab_size)
     initialise(model, generator, embedding_std)
     return model

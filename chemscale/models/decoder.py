@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -61,17 +61,29 @@ class Decoder(nn.Module):
         normed: Tensor = self.norm(hidden)
         return normed
 
+    def initial(self, generator: torch.Generator, embedding_std: float) -> Iterator[tuple[str, Tensor]]:
+        """Names and fp32 weights before training, drawn from `generator` one by one in the order of the modules.
+
+        Shapes alone are taken of the model, which may be on the meta device: what trains a model that no process holds
+        as a whole takes each weight in turn, and the bits are the same for all.
+
+        Matrices are normal with standard deviation 0.02, biases 0; the tied embedding's standard deviation is
+        `embedding_std`: at 0.02 small models stay on a plateau for hundreds of steps, since the same small matrix makes
+        the logits.
+        """
+        for prefix, module in self.named_modules():
+            for name, parameter in module.named_parameters(prefix, recurse=False):
+                value = torch.empty(parameter.shape)
+                if name.endswith("bias"):
+                    value.zero_()
+                elif isinstance(module, nn.Linear | nn.Embedding):
+                    value.normal_(std=embedding_std if module is self.embedding else _INIT_STD, generator=generator)
+                else:
+                    value.fill_(1.0)  # the scales of norms
+                yield name, value
+
 
 def initialise(model: Decoder, generator: torch.Generator, embedding_std: float) -> None:
-    """Draw all weights from `generator`, in the order of the modules.
-
-    Matrices are normal with standard deviation 0.02, biases 0; the tied embedding's standard deviation is
-    `embedding_std`: at 0.02 small models stay on a plateau for hundreds of steps, since the same small matrix makes
-    the logits.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
-            std = embedding_std if module is model.embedding else _INIT_STD
-            nn.init.normal_(module.weight, std=std, generator=generator)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
+    """Give a model its weights before training, see `Decoder.initial`."""
+    for name, value in model.initial(generator, embedding_std):
+        model.get_parameter(name).data.copy_(value)

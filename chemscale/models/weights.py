@@ -18,7 +18,7 @@ def save(folder: Path, state: Mapping[str, Tensor], spec: dict[str, Any]) -> Non
     """Write a model's weights and buffers by name, and `spec` with their sha256, the spec last."""
     from safetensors.torch import save_file
 
-    tensors = {name: value.detach().clone().contiguous() for name, value in state.items()}
+    tensors = {name: value.detach().contiguous() for name, value in state.items()}
     with atomic_path(folder / WEIGHTS) as temporary:
         save_file(tensors, temporary)
     write_json(folder / SPEC, {**spec, "sha256": sha256_file(folder / WEIGHTS)})

@@ -108,6 +108,7 @@ STAGES: dict[str, tuple[str, ...]] = {
 }
 _TRAINING = (
     "cost/flops",
+    "cost/memory",
     "cost/parameters",
     "grid",
     "models/registry",

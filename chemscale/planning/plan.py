@@ -12,27 +12,36 @@ from pathlib import Path
 from typing import Any
 
 from chemscale.cost.flops import language_flops, potential_flops
-from chemscale.cost.memory import peak_bytes
+from chemscale.cost.memory import BASE, VOCABULARY, language_memory, micro_batch_tokens, peak_bytes
 from chemscale.cost.parameters import count
 from chemscale.families import LANGUAGE
 from chemscale.grid import Cell, protocol_label
 from chemscale.io import read_json, write_parquet
 from chemscale.planning.packs import SYMBOLS_PER_MOLECULE, estimated_seconds
-from chemscale.study import Study
+from chemscale.study import Study, longest_molecule
 from chemscale.units import format_number
 
 # Means of the quickstart's data: vocabulary of the identifier table, atoms and directed edges within 5 angstrom of a
 # conformer of 2 to 5 heavy atoms.
 NOMINAL = {
-    "vocabulary": 600,
+    "vocabulary": VOCABULARY,
     "tokens_per_molecule": SYMBOLS_PER_MOLECULE,
     "atoms_per_frame": 10,
     "edges_per_frame": 100,
 }
 
 
-def plan_cell(cell: Cell) -> dict[str, Any]:
-    """The plan of one cell: a row of `tables/plan.parquet`; null where nothing is known yet."""
+# of the memory that a job asks for, above what the model says: what a kernel counts against it besides, page tables
+# and files that were read, and the tenth by which the model may err
+_MARGIN = 1.25
+_LEAST_MB = 2000
+
+
+def plan_cell(cell: Cell, longest: int | None) -> dict[str, Any]:
+    """The plan of one cell: a row of `tables/plan.parquet`; null where nothing is known yet.
+
+    `longest`: tokens of the longest molecule of its data, None of a potential.
+    """
     language = cell.domain == LANGUAGE
     vocabulary = NOMINAL["vocabulary"] if language else None
     parameters = count(cell.family, cell.knobs, vocabulary)
@@ -45,7 +54,6 @@ def plan_cell(cell: Cell) -> dict[str, Any]:
         molecules = round(steps * per_step)
         one = language_flops(cell.family, cell.knobs, NOMINAL["vocabulary"], [NOMINAL["tokens_per_molecule"]])
         flops = one["flops_full"] * molecules
-        batch = cell.training["batch_tokens"]
         unique, seen = cell.num_samples * NOMINAL["tokens_per_molecule"], molecules * NOMINAL["tokens_per_molecule"]
     else:
         frames = round(steps * min(per_step, cell.num_samples))
@@ -53,7 +61,6 @@ def plan_cell(cell: Cell) -> dict[str, Any]:
             cell.family, cell.knobs, atoms=NOMINAL["atoms_per_frame"], edges=NOMINAL["edges_per_frame"]
         )
         flops = one["flops_full"] * frames
-        batch = cell.training["batch_frames"] * NOMINAL["atoms_per_frame"]
         unique, seen = cell.num_samples, frames
     seconds = estimated_seconds(cell)
     return {
@@ -71,9 +78,11 @@ def plan_cell(cell: Cell) -> dict[str, Any]:
         "seen": seen,
         "steps": steps,
         "flops_full": flops,
-        "peak_memory_bytes": peak_bytes(cell.family, cell.knobs, vocabulary, batch),
-        "engine": "torch",
+        "peak_memory_bytes": peak_of_rank(cell, longest),
+        "engine": "plain" if cell.engine["zero"] == 0 else f"ZeRO {cell.engine['zero']}",
         "ranks": cell.engine["ranks"],
+        "micro_tokens": _micro_tokens(cell, longest),
+        "recompute": cell.engine["recompute"],
         "wall_s": seconds,
         "device_hours": seconds / 3600,
         "energy_kwh": None,
@@ -81,9 +90,33 @@ def plan_cell(cell: Cell) -> dict[str, Any]:
     }
 
 
+def peak_of_rank(cell: Cell, longest: int | None) -> int:
+    """The peak memory of each process that trains a cell, in bytes; `longest` as in `plan_cell`."""
+    if longest is None:
+        return peak_bytes(cell.family, cell.knobs, cell.training["batch_frames"] * NOMINAL["atoms_per_frame"])
+    return BASE + language_memory(cell, NOMINAL["vocabulary"], longest).total
+
+
+def memory_mb(study: Study, cell: Cell) -> int:
+    """The memory that a job of a cell asks a scheduler for, in MB, all ranks together."""
+    peak = peak_of_rank(cell, longest_molecule(study.data_section(cell.data["name"])))
+    return int(max(_LEAST_MB, math.ceil(_MARGIN * peak / 1e6)) * cell.engine["ranks"])
+
+
+def _micro_tokens(cell: Cell, longest: int | None) -> int | None:
+    """The most computed tokens that a rank takes at a time; None of a potential."""
+    if longest is None:
+        return None
+    engine = cell.engine
+    return micro_batch_tokens(cell.training["batch_tokens"], longest - 1, engine["ranks"], engine["micro_tokens"])
+
+
 def plan_study(study: Study) -> dict[str, Any]:
     """The plan of a study: cells (a row each), totals, the nominal amounts, and why a column is null."""
-    cells = [plan_cell(cell) for cell in study.cells + study.controls]
+    cells = [
+        plan_cell(cell, longest_molecule(study.data_section(cell.data["name"])))
+        for cell in study.cells + study.controls
+    ]
     return {
         "study": study.name,
         "cells": cells,
@@ -104,13 +137,15 @@ def plan_study(study: Study) -> dict[str, Any]:
 
 def render(plan: dict[str, Any]) -> str:
     """The plan as text: a line a cell and the totals."""
-    head = f"{'cell':64} {'N':>12} {'D':>12} {'steps':>8} {'FLOPs':>10} {'memory':>9} {'seconds':>8}"
+    head = f"{'cell':64} {'N':>12} {'D':>12} {'steps':>8} {'FLOPs':>10} {'engine':>17} {'memory':>10} {'seconds':>8}"
     lines = [head]
     for cell in plan["cells"]:
-        memory = cell["peak_memory_bytes"] / 2**20
+        memory = cell["peak_memory_bytes"] / 1e6
+        engine = cell["engine"] if cell["ranks"] == 1 else f"{cell['engine']} x {cell['ranks']}"
+        engine += "" if cell["micro_tokens"] is None else f" / {cell['micro_tokens']}"
         lines.append(
             f"{cell['cell']:64} {format_number(cell['N'], 'N'):>12} {format_number(cell['D'], 'D'):>12} "
-            f"{cell['steps']:>8} {cell['flops_full']:>10.2e} {memory:>6.0f} MB {cell['wall_s']:>8.0f}"
+            f"{cell['steps']:>8} {cell['flops_full']:>10.2e} {engine:>17} {memory:>7.0f} MB {cell['wall_s']:>8.0f}"
         )
     total = plan["total"]
     lines.append(
@@ -125,10 +160,10 @@ def write(root: Path) -> None:
     import pyarrow as pa
 
     study = read_json(root / "config.json")
-    rows = [plan_cell(Cell.from_dict(values)) for values in study["cells"] + study["controls"]]
-    schema = pa.schema(
-        [(name, pa.string() if name in _TEXT else pa.float64() if name in _REAL else pa.int64()) for name in rows[0]]
-    )
+    cells = [Cell.from_dict(values) for values in study["cells"] + study["controls"]]
+    rows = [plan_cell(cell, longest_molecule(study["config"]["data"][cell.data["name"]])) for cell in cells]
+    types = dict.fromkeys(_TEXT, pa.string()) | dict.fromkeys(_REAL, pa.float64()) | {"recompute": pa.bool_()}
+    schema = pa.schema([(name, types.get(name, pa.int64())) for name in rows[0]])
     write_parquet(root / "tables" / "plan.parquet", pa.Table.from_pylist(rows, schema=schema))
 
 

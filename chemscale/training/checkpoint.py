@@ -81,6 +81,7 @@ class Checkpoint:
         for part in parts:
             with atomic_path(folder / _part(count)) as temporary:
                 save_file({name: value.contiguous() for name, value in part.items()}, temporary)
+            del part  # before the next one is put together
             count += 1
         write_json(folder / "state.json", {"identity": self.identity, "step": step, "parts": count, **state})
         _mark(folder, self.identity)

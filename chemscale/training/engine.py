@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -21,7 +22,7 @@ from chemscale.training.ranks import Ranks
 
 EPSILON = 1e-8
 # elements of the parameters that one part of the state holds, about: what a writer keeps in memory at a time
-PART = 2**26
+PART = 2**24
 # elements of the gradient whose squares are held at a time
 _NORM_PART = 2**20
 
@@ -81,27 +82,39 @@ class TorchEngine:
         average: float,
         precision: str = "fp32",
         ranks: Ranks | None = None,
+        initial: Iterable[tuple[str, Tensor]] | None = None,
+        place: torch.device | None = None,
     ) -> None:
-        self.module, self._ranks, self._precision = module, ranks or Ranks(), precision
+        """`initial`: the weights to begin with, where the module is on the meta device; `place` is their device."""
+        self.module, self._ranks = module, ranks or Ranks()
         named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
         # matrices first, so that decay is one slice of the flat buffer
         named.sort(key=lambda entry: entry[1].ndim < 2)
-        self._flat = torch.cat([parameter.detach().reshape(-1) for _, parameter in named])
-        # what the module computes with
-        self._held = self._flat if precision == "fp32" else self._flat.bfloat16()
-        self._flat.copy_(self._held)
-        self._parameters = [parameter for _, parameter in named]
-        self._gradient = torch.zeros_like(self._flat)
         self._places: dict[str, tuple[int, int, torch.Size]] = {}
         start = 0
         for name, parameter in named:
-            end = start + parameter.numel()
-            if precision == "fp32":
-                parameter.grad = self._gradient[start:end].view_as(parameter)
-            self._places[name] = (start, end, parameter.shape)
-            start = end
-        self._show(self._held)
-        matrices = sum(parameter.numel() for _, parameter in named if parameter.ndim >= 2)
+            self._places[name] = (start, start + parameter.numel(), parameter.shape)
+            start += parameter.numel()
+        self._flat = torch.empty(start, device=place or named[0][1].device)
+        for name, value in initial or ((name, parameter.detach()) for name, parameter in named):
+            first, end, shape = self._places[name]
+            self._flat[first:end].view(shape).copy_(value)
+        del named
+        # what the module computes with
+        self._held = self._flat if precision == "fp32" else self._flat.bfloat16()
+        self._flat.copy_(self._held)
+        self._gradient = torch.zeros_like(self._flat)
+        self._parameters = [
+            with_parameter(module, name, self._held[first:end].view(shape))
+            for name, (first, end, shape) in self._places.items()
+        ]
+        if precision == "fp32":
+            for parameter, (first, end, shape) in zip(self._parameters, self._places.values(), strict=True):
+                parameter.grad = self._gradient[first:end].view(shape)
+        else:
+            for parameter, name in zip(self._parameters, self._places, strict=True):
+                parameter.register_post_accumulate_grad_hook(partial(self._add, name))  # type: ignore[no-untyped-call]
+        matrices = sum(parameter.numel() for parameter in self._parameters if parameter.ndim >= 2)
         self._moment, self._square = torch.zeros_like(self._flat), torch.zeros_like(self._flat)
         # what decays, and what does not
         self._groups = [(slice(matrices), weight_decay), (slice(matrices, None), 0.0)]
@@ -112,11 +125,13 @@ class TorchEngine:
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of a share of the step's loss."""
         loss.backward()  # type: ignore[no-untyped-call]
-        if self._precision != "fp32":
-            for parameter, (start, end, shape) in zip(self._parameters, self._places.values(), strict=True):
-                assert parameter.grad is not None
-                self._gradient[start:end].view(shape).add_(parameter.grad)
-                parameter.grad = None
+
+    def _add(self, name: str, parameter: Tensor) -> None:
+        """Add a parameter's rounded gradient to the sum as soon as it is there, so that few are held at a time."""
+        start, end, shape = self._places[name]
+        assert parameter.grad is not None
+        self._gradient[start:end].view(shape).add_(parameter.grad)
+        parameter.grad = None
 
     def update(self, rate: float) -> float:
         """Clip the gradient, update at this learning rate; returns the gradient's norm before clipping."""
@@ -152,10 +167,15 @@ class TorchEngine:
         if shown is None:
             yield
             return
-        self._show(shown.to(self._held.dtype))
+        if shown.dtype == self._held.dtype:
+            self._show(shown)
+        else:
+            self._held.copy_(shown)
         try:
             yield
         finally:
+            if shown.dtype != self._held.dtype:
+                self._held.copy_(self._flat)
             self._show(self._held)
 
     def _show(self, flat: Tensor) -> None:
@@ -243,15 +263,41 @@ def step_of_adamw(
     )
 
 
-def make(module: nn.Module, cell: Cell, ranks: Ranks) -> Engine:
-    """The engine that a cell names, for a module whose weights are drawn."""
+def with_parameter(module: nn.Module, name: str, value: Tensor) -> nn.Parameter:
+    """Let a module's parameter, which may be on the meta device, be one that lies in the memory of `value`."""
+    owner, _, own = name.rpartition(".")
+    parameter = nn.Parameter(value)
+    setattr(module.get_submodule(owner), own, parameter)
+    return parameter
+
+
+def make(
+    module: nn.Module,
+    cell: Cell,
+    ranks: Ranks,
+    initial: Iterable[tuple[str, Tensor]] | None = None,
+    place: torch.device | None = None,
+) -> Engine:
+    """The engine that a cell names, for a module whose weights are drawn.
+
+    Or for one on the meta device and its `initial` weights, which will be on the device `place`: no more of them is
+    held at a time than the engine itself needs.
+    """
     settings: dict[str, Any] = {
         name: cell.training[name] for name in ("weight_decay", "beta1", "beta2", "gradient_clip", "average")
     }
     if cell.domain == LANGUAGE:
         settings["precision"] = cell.training["precision"]
     if cell.engine["zero"] == 0:
-        return TorchEngine(module, ranks=ranks, **settings)
+        return TorchEngine(module, ranks=ranks, initial=initial, place=place, **settings)
     from chemscale.training.zero import ZeroEngine
 
-    return ZeroEngine(module, stage=cell.engine["zero"], offload=cell.engine["offload"], ranks=ranks, **settings)
+    return ZeroEngine(
+        module,
+        stage=cell.engine["zero"],
+        offload=cell.engine["offload"],
+        ranks=ranks,
+        initial=initial,
+        place=place,
+        **settings,
+    )

@@ -51,14 +51,16 @@ def train(job: Job, attempts: int) -> None:
     steps = total_steps(cell.protocol, sampler)
 
     # --- model and engine ---------------------------------------------------------------------------------------------
-    model = registry.build(
+    model, initial = registry.outline(
         cell.family, cell.knobs, vocab_size=len(tokenizer), seed=cell.seed, embedding_std=settings["embedding_std"]
     )
     model.recompute = cell.engine["recompute"]
-    engine = make(model.to(device(cell.engine["device"])), cell, ranks)
+    engine = make(model, cell, ranks, initial, device(cell.engine["device"]))
 
     # --- the loop -----------------------------------------------------------------------------------------------------
     progress, best, curve = job.resume(engine)
+    if best is None:
+        best = engine.weights()  # the room for them: found later, it would break up what a step's passes use again
     to_validate = set(validation_steps(steps, settings["validations"]))
     for chosen in sampler.from_step(progress.step):
         if progress.step == steps or progress.stale == cell.protocol.get("patience"):
@@ -101,7 +103,6 @@ def train(job: Job, attempts: int) -> None:
     curve.close()
 
     # --- test: the weights of the best validation ---------------------------------------------------------------------
-    assert best is not None, "the last step is always validated"
     with engine.evaluated(best):
         sums = _loss_per_molecule(engine.module, data, test.index, ranks)
     named = engine.named(best)

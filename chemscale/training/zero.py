@@ -23,18 +23,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chemscale.training.engine import PART, step_of_adamw
+from chemscale.training.engine import PART, step_of_adamw, with_parameter
 from chemscale.training.ranks import Ranks
 
 _NEVER = 1 << 62  # steps between two lines that DeepSpeed prints
 # elements: of the buckets in which gradients and weights travel, of which DeepSpeed allocates one each, and of a
 # parameter that stays whole on every rank in stage 3
-_BUCKET, _WHOLE = 50_000_000, 100_000
+_BUCKET, _WHOLE = 2**24, 100_000
 
 
 @cache
-def _deepspeed() -> Any:
-    """The package, imported without what training never calls.
+def imported() -> Any:
+    """DeepSpeed, imported without what training never calls; the process group has to be there.
 
     It compiles a shared-memory all-reduce for inference on its first start, for 100 s: its table of compatible ops is
     made on first access, and an empty one in its place means that nothing is probed. And it decorates an optimiser that
@@ -147,13 +147,22 @@ class ZeroEngine:
         average: float,
         precision: str,
         ranks: Ranks,
+        initial: Iterable[tuple[str, Tensor]] | None = None,
+        place: torch.device | None = None,
     ) -> None:
+        """`initial`: the weights to begin with, where the module is on the meta device; `place` is their device."""
         self._stage, self._ranks = stage, ranks
+        config = _config(stage, offload, precision)
+        if initial is not None:
+            _materialise(module, initial, config, place)
         named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-        self._shapes = {name: tuple(parameter.shape) for name, parameter in named}
+        # a parameter that is shared out already has lost its shape
+        self._shapes = {name: tuple(getattr(parameter, "ds_shape", parameter.shape)) for name, parameter in named}
+        matrices = [parameter for name, parameter in named if len(self._shapes[name]) >= 2]
+        vectors = [parameter for name, parameter in named if len(self._shapes[name]) < 2]
         groups = [
-            {"params": [p for _, p in named if p.ndim >= 2], "weight_decay": weight_decay, "lr": 0.0},
-            {"params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0, "lr": 0.0},
+            {"params": matrices, "weight_decay": weight_decay, "lr": 0.0},
+            {"params": vectors, "weight_decay": 0.0, "lr": 0.0},
         ]
         self._optimizer = _AdamW(
             groups,
@@ -163,8 +172,7 @@ class ZeroEngine:
             norm=lambda: float(self._wrapper._global_grad_norm),
             average=average,
         )
-        config = _config(stage, offload, precision)
-        deepspeed = _deepspeed()
+        deepspeed = imported()
         # what it prints of its use of memory is in nobody's interest
         with contextlib.redirect_stdout(io.StringIO()):
             # a callable, since our optimiser is no torch.optim.Optimizer
@@ -334,6 +342,20 @@ class ZeroEngine:
         return None if missing else best
 
 
+def _materialise(
+    module: nn.Module, initial: Iterable[tuple[str, Tensor]], config: dict[str, Any], place: torch.device | None
+) -> None:
+    """Give a module on the meta device its weights, in stage 3 each shared out before the next one is drawn."""
+    dtype = torch.bfloat16 if "bf16" in config else torch.float32
+    partition = None
+    if config["zero_optimization"]["stage"] == 3:
+        partition = imported().zero.Init(nn.Module(), config_dict_or_path=config, dtype=dtype)
+    for name, value in initial:
+        parameter = with_parameter(module, name, value.to(place, dtype))
+        if partition is not None:
+            partition._convert_to_zero_parameters([parameter])
+
+
 def _config(stage: int, offload: bool, precision: str) -> dict[str, Any]:
     zero: dict[str, Any] = {
         "stage": stage,
@@ -342,6 +364,9 @@ def _config(stage: int, offload: bool, precision: str) -> dict[str, Any]:
         "overlap_comm": torch.cuda.is_available(),  # by streams, of which a CPU has none
         "stage3_param_persistence_threshold": _WHOLE,
         "stage3_prefetch_bucket_size": _BUCKET,
+        # what is gathered is let go as soon as a block is done
+        "stage3_max_live_parameters": _BUCKET,
+        "stage3_max_reuse_distance": 0,
         "memory_efficient_linear": False,  # it replaces torch.nn.functional.linear for the whole process
     }
     if offload:

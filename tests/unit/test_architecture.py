@@ -22,6 +22,7 @@ MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path i
 ROWS = {
     "cost": 1,
     "data": 1,
+    "study": 2,
     "models": 2,
     "scaling": 2,
     "inference": 3,
@@ -40,7 +41,6 @@ FOUNDATION = {
     "families",
     "grid",
     "config",
-    "study",
     "io",
     "provenance",
     "records",

@@ -1,13 +1,17 @@
 """The resolved study, and what it does with cells that it no longer has."""
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
-from chemscale.errors import RecordError
-from chemscale.grid import Cell
+from chemscale.config import StudyConfig
+from chemscale.errors import ConfigError, RecordError
+from chemscale.grid import ALONE, Cell
 from chemscale.io import read_json, write_json
-from chemscale.study import load_study, write_resolved
+from chemscale.planning.plan import memory_mb, plan_study, render
+from chemscale.study import load_study, study_of, write_resolved
 
 SMOKE = Path(__file__).parents[1] / "smoke.yaml"
 
@@ -58,3 +62,61 @@ def test_cells_of_a_former_config_are_moved_out_of_the_way(resolved, tmp_path):
     (moved,) = (tmp_path / "former").rglob("metrics.json")
     assert moved.parent.as_posix().endswith(gone)
     assert read_json(tmp_path / "config.json") == resolved
+
+
+@pytest.fixture
+def with_engine(monkeypatch, tmp_path):
+    """A function that loads the smoke study with an engine and one size of ChemGPT."""
+    monkeypatch.chdir(SMOKE.parents[1])
+
+    def load(engine, batch_tokens=16384):
+        values = yaml.safe_load(SMOKE.read_text())
+        family = values["families"]["chemgpt"]
+        family["engine"] = engine
+        family["training"]["batch_tokens"] = batch_tokens
+        family["sizes"] = {"w1024": {"layers": 24, "width": 1024, "heads": 16}}
+        family["grid"] = [{"sizes": ["w1024"], "num_samples": [25]}]
+        values.pop("controls", None)
+        path = tmp_path / "study.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return load_study(path)
+
+    return load
+
+
+def test_an_engine_that_nobody_chose_is_the_plain_one(with_engine):
+    (cell,) = (cell for cell in with_engine({}).cells if cell.family == "chemgpt")
+    assert cell.engine == ALONE | {"device": "auto"}
+    (cell,) = (cell for cell in with_engine({"ranks": 2, "zero": 2}).cells if cell.family == "chemgpt")
+    assert cell.engine == ALONE | {"device": "auto", "ranks": 2, "zero": 2}
+
+
+def test_the_engine_is_chosen_for_a_memory_and_shown_by_the_plan(with_engine):
+    study = with_engine({"ranks": 2, "memory_gb": 7})
+    assert study_of(StudyConfig.model_validate(study.resolved()["config"]), study.path).cells == study.cells
+    (cell,) = (cell for cell in study.cells if cell.family == "chemgpt")
+    assert cell.engine["zero"] > 0
+    assert set(cell.engine) == set(ALONE)
+    planned = plan_study(study)
+    (row,) = (row for row in planned["cells"] if row["family"] == "chemgpt")
+    assert (row["engine"], row["ranks"]) == (f"ZeRO {cell.engine['zero']}", 2)
+    assert row["peak_memory_bytes"] <= 7e9
+    assert row["micro_tokens"] <= 8192
+    assert f"ZeRO {cell.engine['zero']} x 2 / {row['micro_tokens']}" in render(planned)
+    # a job asks for both ranks and something above
+    assert 2 * row["peak_memory_bytes"] < 1e6 * memory_mb(study, cell) < 3 * row["peak_memory_bytes"]
+
+
+def test_a_size_that_fits_nowhere_is_refused_with_the_ranks_that_would_do(with_engine):
+    with pytest.raises(ConfigError, match=r"engine\.memory_gb: found 5 GB .* w1024 .*ranks: (4|8)"):
+        with_engine({"memory_gb": 5})
+    with pytest.raises(ConfigError, match="give a rank more memory"):
+        with_engine({"memory_gb": 0.1})
+    ranks = int(re.search(r"ranks: (\d+)", _refusal(with_engine, {"memory_gb": 5}))[1])
+    assert with_engine({"memory_gb": 5, "ranks": ranks}).cells
+
+
+def _refusal(with_engine, engine):
+    with pytest.raises(ConfigError) as refused:
+        with_engine(engine)
+    return str(refused.value)

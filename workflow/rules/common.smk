@@ -6,6 +6,7 @@ from chemscale.errors import ConfigError
 from chemscale.io import digest
 from chemscale.planning.code import family_digest, stage_digest
 from chemscale.planning.packs import packs as pack_cells
+from chemscale.planning.plan import memory_mb
 from chemscale.study import data_settings, load_study, wants_scaffolds
 
 

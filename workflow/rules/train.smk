@@ -16,7 +16,7 @@ rule train:
         f"{ROOT}/logs/{{cell}}.log",
     threads: lambda wildcards: the_cell(wildcards).threads * the_cell(wildcards).engine["ranks"]
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * the_cell(wildcards).engine["ranks"] * attempt,
+        mem_mb=lambda wildcards, attempt: memory_mb(STUDY, the_cell(wildcards)) * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         cell=lambda wildcards: the_cell(wildcards).to_dict(),
@@ -36,7 +36,7 @@ rule train_pack:
         f"{ROOT}/logs/packs/{{pack}}.log",
     threads: STUDY.config.threads
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        mem_mb=lambda wildcards, attempt: max(memory_mb(STUDY, cell) for cell in PACKS[wildcards.pack]) * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         cells=lambda wildcards: [cell.to_dict() for cell in PACKS[wildcards.pack]],

@@ -69,8 +69,7 @@ def test_language(family, width):
     assert (counted.total, counted.non_embedding) == (total, total - tables)
 
 
-def test_memory_grows_with_size_and_batch():
-    knobs = {"layers": 24, "width": 1024, "heads": 16}
-    state = 20 * count("chemgpt", knobs, 684).total
-    assert peak_bytes("chemgpt", knobs, 684, 512) > state
-    assert peak_bytes("chemgpt", knobs, 684, 4096) > peak_bytes("chemgpt", knobs, 684, 512)
+def test_memory_of_a_potential_grows_with_size_and_batch():
+    knobs = {"width": 64, "interactions": 3, "num_radial": 20}
+    assert peak_bytes("painn", knobs, 50) > 20 * count("painn", knobs, None).total
+    assert peak_bytes("painn", knobs, 400) > peak_bytes("painn", knobs, 50)

@@ -124,3 +124,15 @@ def test_tokens_one_by_one_have_the_logits_of_all_at_once():
             past.keep(torch.tensor([2, 0]))
         torch.testing.assert_close(torch.cat(parts, 1), whole[:, :290], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(model(tokens[[2, 0], 290:], pasts), whole[[2, 0], 290:], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["chemgpt", "chemgpt_modern"])
+def test_an_outline_holds_nothing_and_has_the_weights_of_a_build(family):
+    options = {"seed": 4, "vocab_size": VOCABULARY, "embedding_std": 0.1}
+    outline, initial = registry.outline(family, KNOBS, **options)
+    assert {parameter.device.type for parameter in outline.parameters()} == {"meta"}
+    built = dict(registry.build(family, KNOBS, **options).named_parameters())
+    drawn = dict(initial)
+    assert drawn.keys() == built.keys()
+    for name, value in drawn.items():
+        assert torch.equal(value, built[name]), name

@@ -153,3 +153,25 @@ def test_bf16_computes_with_rounded_weights_and_updates_whole_ones():
     (part,) = engine.state()
     for (name, _), master in zip(module.named_parameters(), masters, strict=True):
         torch.testing.assert_close(part[f"weights/{name}"], master.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_module_on_the_meta_device_trains_as_a_built_one(precision):
+    built = _module()
+    with torch.device("meta"):
+        outline = _module()
+    initial = [(name, parameter.detach().clone()) for name, parameter in built.named_parameters()]
+    engines = [_engine(built, precision=precision)]
+    engines.append(_engine(outline, precision=precision, initial=initial, place=torch.device("cpu")))
+    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+    for step in range(3):
+        inputs = torch.randn(8, 5, generator=torch.Generator().manual_seed(step)).to(dtype)
+        norms = [_step(engine, engine.module(inputs).float().square().mean(), 0.01) for engine in engines]
+        assert norms[0] == norms[1] > 0
+        averaged = []
+        for engine in engines:
+            trained = [parameter.clone() for parameter in engine.module.parameters()]
+            with engine.evaluated():
+                averaged.append([parameter.clone() for parameter in engine.module.parameters()])
+            assert all(map(torch.equal, trained, engine.module.parameters())), "the trained weights are back"
+        assert all(map(torch.equal, *averaged))
