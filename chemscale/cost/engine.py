@@ -28,7 +28,7 @@ def chosen(cell: Cell, longest: int, memory: float) -> dict[str, Any] | None:
 
     What the cell's engine sets stays. What it leaves unset (None) is tried in this order, the fastest first: all
     weights on each rank with the whole share of a batch, then half of it and so on; the same with blocks computed anew;
-    then ZeRO 1, 2 and 3, each in the same way, where there are ranks to share; then with offload.
+    then ZeRO 1, 2 and 3, each in the same way, where there are ranks to share; then, on a GPU, with offload.
 
     Args:
         cell: the cell, with its number of ranks.
@@ -57,6 +57,8 @@ def _candidates(cell: Cell, longest: int) -> Iterator[dict[str, Any]]:
     for stage, offload in _STAGES:
         if stage and asked["ranks"] == 1 and asked["zero"] is None:
             continue  # nobody to share with
+        if offload and asked["device"] != "cuda" and asked["offload"] is None:
+            continue  # into the memory where all of it is already
         for recompute in (False, True):
             tokens: int | None = None
             while True:

@@ -169,15 +169,18 @@ def _held(cell: Cell, vocab_size: int, size: int) -> dict[str, int]:
     total = count(cell.family, cell.knobs, vocab_size).total
     stage, ranks = cell.engine["zero"], cell.engine["ranks"]
     share = total if stage == 0 else math.ceil(total / ranks)
+    # where that is another one than the device's: on a CPU there is one memory
+    in_host = cell.engine["offload"] and cell.engine["device"] == "cuda"
+    updated = 0 if in_host else share
     return {
         "weights": size * (share if stage == 3 else total),
         # DeepSpeed keeps them apart in fp32, too
-        "masters": _FLOAT * share if size != _FLOAT or stage else 0,
+        "masters": _FLOAT * updated if size != _FLOAT or stage else 0,
         # in stages 1 and 2 they come and go with each step
         "gradients": {0: _FLOAT, 3: size}.get(stage, 0) * share,
-        "moments": 2 * _FLOAT * share,
-        "average": _FLOAT * share if cell.training["average"] else 0,
-        "best": _FLOAT * share,
+        "moments": 2 * _FLOAT * updated,
+        "average": _FLOAT * updated if cell.training["average"] else 0,
+        "best": _FLOAT * updated,
     }
 
 

@@ -123,3 +123,13 @@ def test_the_ranks_that_would_do_do():
         engine = asked.engine | {"ranks": number}
         assert (chosen(cell(knobs=W2048, batch_tokens=16384, **engine), 130, 12e9) is not None) is fits
     assert ranks_that_would_do(asked, 130, 1e6) is None
+
+
+def test_offload_is_the_last_resort_of_a_gpu():
+    def least(device):
+        asked = cell(knobs=W2048, batch_tokens=4096, **UNSET, ranks=2, device=device)
+        fits = (chosen(asked, 130, gigabytes * 1e9) for gigabytes in range(1, 40))
+        return next(engine for engine in fits if engine is not None)
+
+    assert least("cuda")["offload"] is True
+    assert least("cpu")["offload"] is False
