@@ -36,6 +36,8 @@ _SMALL_FEATURES, _HEAP = 2**22, 1.65
 _HALF_PAGE = 2**20
 # Measured: torch imports its compiler when it is first asked to compute a block anew.
 _RECOMPUTE = 75 * 10**6
+# Measured: what DeepSpeed sets up besides its tensors.
+_DEEPSPEED = 30 * 10**6
 # training/engine.py: elements of the parameters in a part of a checkpoint
 _PART = 2**24
 # training/zero.py: elements of DeepSpeed's buckets
@@ -149,6 +151,7 @@ def language_memory(cell: Cell, vocab_size: int, longest: int, rank: int = 0) ->
     moments += [] if cell.engine["zero"] == 0 else _moments_of_zero(cell, vocab_size, size, rank)
     worst = max(moments, key=lambda moment: sum(moment.values()))
     rest = float(_WORKSPACE + (_RECOMPUTE if cell.engine["recompute"] else 0))
+    rest += _DEEPSPEED if cell.engine["zero"] else 0
     if spares_memory(cell):
         block = saved_by_block(cell.family, cell.knobs, _tokens(cell, longest - 1), longest - 1, size)
         large = sum(tensor > 2 * _HALF_PAGE for tensor in block)
@@ -172,12 +175,14 @@ def _held(cell: Cell, vocab_size: int, size: int) -> dict[str, int]:
     # where that is another one than the device's: on a CPU there is one memory
     in_host = cell.engine["offload"] and cell.engine["device"] == "cuda"
     updated = 0 if in_host else share
+    # with offload, gradients in fp32 stay beside those that are added up
+    offloaded = _FLOAT * updated if cell.engine["offload"] else 0
     return {
         "weights": size * (share if stage == 3 else total),
         # DeepSpeed keeps them apart in fp32, too
         "masters": _FLOAT * updated if size != _FLOAT or stage else 0,
         # in stages 1 and 2 they come and go with each step
-        "gradients": {0: _FLOAT, 3: size}.get(stage, 0) * share,
+        "gradients": {0: _FLOAT, 3: size}.get(stage, 0) * share + offloaded,
         "moments": 2 * _FLOAT * updated,
         "average": _FLOAT * updated if cell.training["average"] else 0,
         "best": _FLOAT * updated,
@@ -216,6 +221,14 @@ def _in_block(family: str, knobs: Mapping[str, Any], tokens: int, size: int) -> 
         return (7 if size == _FLOAT else 3) * wide
     # gradients of the product and of its factors, less what is used up by then
     return 4 * wide
+
+
+def _large_matrices(cell: Cell) -> int:
+    """The number of matrices in a model's blocks that begin on a page of 2 MB when they are put together in fp32."""
+    width: int = cell.knobs["width"]
+    inner = (4 * width, 4 * width) if cell.family == "chemgpt" else (2 * _gated_width(width), _gated_width(width))
+    large = sum(_FLOAT * width * columns > 2 * _HALF_PAGE for columns in (3 * width, width, *inner))
+    return int(cell.knobs["layers"]) * large
 
 
 def _largest(cell: Cell, vocab_size: int) -> int:
@@ -261,7 +274,8 @@ def _moments_of_zero(cell: Cell, vocab_size: int, size: int, rank: int) -> list[
     gathered = _gathered(cell, vocab_size, size)
     moments = [_pending(cell, vocab_size, size) + _FLOAT * share + (gathered or _bucket(cell, vocab_size, size))]
     if rank == 0:
-        moments += [gathered + _FLOAT * kinds * part, gathered + _FLOAT * total]
+        whole = _FLOAT * total + _large_matrices(cell) * _HALF_PAGE
+        moments += [gathered + kinds * whole * part / total, gathered + whole]
     return [{"buffers": moment} for moment in moments]
 
 

@@ -76,7 +76,8 @@ def with_engine(monkeypatch, tmp_path):
         family["training"]["batch_tokens"] = batch_tokens
         family["sizes"] = {"w1024": {"layers": 24, "width": 1024, "heads": 16}}
         family["grid"] = [{"sizes": ["w1024"], "num_samples": [25]}]
-        values.pop("controls", None)
+        for other in ("controls", "evaluate"):
+            values.pop(other, None)
         path = tmp_path / "study.yaml"
         path.write_text(yaml.safe_dump(values))
         return load_study(path)
