@@ -21,7 +21,9 @@ BASE = 400 * 2**20
 # tokens of the vocabulary of the quickstart's identifier table: what is taken before data are there
 VOCABULARY = 600
 _FLOAT = 4
-# Measured on a cell of 100 kB: what torch's kernels, code pages included, and the records take beyond the imports.
+# of the subset: places, predicted tokens, the order of an epoch and its batches, as int64
+_PER_SAMPLE = 4 * 8
+# Measured beside the tensors of a cell of width 256: torch's kernels, pages of their code included, and the records.
 _WORKSPACE = 42 * 10**6
 # models/operations.py: the longest molecule whose scores are written out in fp32, and the columns they are filled up to
 _WRITTEN_OUT, _COLUMNS = 256, 16
@@ -34,9 +36,9 @@ _EVALUATION_TOKENS = 4096
 _SMALL_FEATURES, _HEAP = 2**22, 1.65
 # Otherwise large blocks go back. Their ends share pages of 2 MB with nothing else: half a page each in the mean.
 _HALF_PAGE = 2**20
-# Measured: torch imports its compiler when it is first asked to compute a block anew.
+# Measured: torch imports its compiler, 63 MB, when it is first asked to compute a block anew, and uses some of it.
 _RECOMPUTE = 75 * 10**6
-# Measured: what DeepSpeed sets up besides its tensors.
+# What DeepSpeed sets up besides its tensors: fitted to the cells of `make test-memory`.
 _DEEPSPEED = 30 * 10**6
 # training/engine.py: elements of the parameters in a part of a checkpoint
 _PART = 2**24
@@ -51,8 +53,8 @@ class Memory:
     Held throughout: `weights` that the passes use, fp32 `masters` where those are others, `gradients`, `moments` of
     AdamW, the running `average`, and the `best` weights so far. At the moment that takes most: `activations` that
     gradients are made of, `logits` with their gradient, `transients` of the operation at work, and `buffers` in which
-    DeepSpeed gathers and sends, or in which a checkpoint is put together. `rest` is what the gaps between blocks
-    take, and torch itself.
+    DeepSpeed gathers and sends, or in which a checkpoint is put together. `data` is the order of the subset; its tokens
+    are mapped from files. `rest` is what the gaps between blocks take, and torch itself.
     """
 
     weights: int = 0
@@ -65,6 +67,7 @@ class Memory:
     logits: int = 0
     transients: int = 0
     buffers: int = 0
+    data: int = 0
     rest: int = _WORKSPACE
 
     def parts(self) -> dict[str, int]:
@@ -159,7 +162,8 @@ def language_memory(cell: Cell, vocab_size: int, longest: int, rank: int = 0) ->
         rest += (inputs + large) * _HALF_PAGE
     else:
         rest += (_HEAP - 1) * sum(worst.values())
-    return Memory(**held, **{name: round(value) for name, value in worst.items()}, rest=round(rest))
+    at_worst = {name: round(value) for name, value in worst.items()}
+    return Memory(**held, **at_worst, data=_PER_SAMPLE * cell.num_samples, rest=round(rest))
 
 
 def _tokens(cell: Cell, longest: int) -> int:
@@ -249,7 +253,8 @@ def _pending(cell: Cell, vocab_size: int, size: int) -> float:
 def _sending(cell: Cell, vocab_size: int, size: int) -> int:
     """Bytes that a backward pass takes to send and gather: a bucket of gradients in stages 1 and 2, seven in stage 3.
 
-    Those are gradients as they come, end to end, and cut to be shared; and weights in use and fetched ahead. Measured.
+    Those are gradients as they come, end to end, and cut to be shared; and weights in use and fetched ahead. Fitted to
+    the bf16 cell of `make test-memory`, in which a backward pass is what takes most.
     """
     bucket = _bucket(cell, vocab_size, size)
     return {0: 0, 3: 7 * bucket}.get(cell.engine["zero"], bucket)
