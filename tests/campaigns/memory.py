@@ -61,7 +61,7 @@ CASES: dict[str, tuple[str, dict[str, int], int, int, str, float, dict[str, Any]
     "modern": ("chemgpt_modern", _W512, 120, 4096, "fp32", 0.0, {}),
     "modern bf16 recompute": ("chemgpt_modern", _W512, 30, 8192, "bf16", 0.9, {"recompute": True}),
     "w768 recompute": ("chemgpt", _W768_DEEP, 120, 1024, "fp32", 0.9, {"recompute": True}),
-    "two ranks": ("chemgpt", _W512, 30, 8192, "fp32", 0.0, _TWO | {"micro_tokens": 2048}),
+    "two ranks": ("chemgpt", _W512, 30, 8192, "fp32", 0.0, _TWO | {"micro_tokens": 2400}),
     "zero 1": ("chemgpt", _W512, 30, 4096, "fp32", 0.0, _TWO | {"zero": 1}),
     "zero 2": ("chemgpt", _W768, 120, 2048, "fp32", 0.0, _TWO | {"zero": 2}),
     "zero 2 bf16": ("chemgpt_modern", _W768, 120, 2048, "bf16", 0.9, _TWO | {"zero": 2, "recompute": True}),
