@@ -83,8 +83,8 @@ class Memory:
 def micro_batch_tokens(batch_tokens: int, longest: int, ranks: int, limit: int | None) -> int:
     """The most tokens that a rank computes at a time, of a step's batch whose longest molecule has `longest` tokens.
 
-    A batch is cut at equal shares, between molecules: see `training/sampler.micro_batches`. Where a share just fits into
-    `limit`, molecules decide whether it is cut once more: this is the larger answer.
+    A batch is cut at equal shares, between molecules: see `training/sampler.micro_batches`. Where a share just fits
+    into `limit`, molecules decide whether it is cut once more: this is the larger answer.
     """
     if ranks == 1 and (limit is None or batch_tokens <= limit):
         return max(batch_tokens, longest)
