@@ -104,7 +104,8 @@ def test_third_party_packages_are_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lists = [project["dependencies"], *project["optional-dependencies"].values()]
     declared = {requirement.split(">")[0].lower() for requirements in lists for requirement in requirements}
-    distributions = packages_distributions()
+    # what is of use beside a GPU alone is not installed for the tests
+    distributions = {"pynvml": ["nvidia-ml-py"], **packages_distributions()}
     for module in MODULES:
         for root in {name.partition(".")[0] for name in imports(module)} - {"chemscale", "", *sys.stdlib_module_names}:
             names = {name.lower() for name in distributions.get(root, [root])}
