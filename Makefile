@@ -54,7 +54,7 @@ test-faults: $(STAMP)
 	$(BIN)/python tests/benchmarks/engines.py
 
 test-memory: $(STAMP)
-	$(BIN)/python tests/campaigns/memory.py
+	$(BIN)/python tests/benchmarks/memory.py
 
 test-slurm: $(STAMP)
 	tests/slurm/cluster.sh run $(BIN)/python -m pytest -m slurm tests/slurm

@@ -7,7 +7,7 @@ import pytest
 
 from chemscale.cost.memory import language_memory
 
-_FILE = Path(__file__).parents[2] / "campaigns" / "memory.py"
+_FILE = Path(__file__).parents[2] / "benchmarks" / "memory.py"
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Compare the model of a training run's memory with the measured peaks of every rank; about half an hour.
 
-    python tests/campaigns/memory.py [--cases w256_plain ...]
+    python tests/benchmarks/memory.py [--cases w256_plain ...]
 
 Each case is a cell that is trained for three steps on made-up molecules of a given length, as a study trains it:
 validations, a checkpoint after every step, test and records included. Every rank tells its resident memory after
@@ -56,17 +56,17 @@ CASES: dict[str, tuple[str, dict[str, int], int, int, str, float, dict[str, Any]
     "w256 recompute": ("chemgpt", _W256, 30, 8192, "fp32", 0.9, {"recompute": True}),
     "w512 small": ("chemgpt", _W512, 30, 2048, "fp32", 0.9, {}),
     "w512": ("chemgpt", _W512, 30, 4096, "fp32", 0.0, {}),
-    "w512 bf16": ("chemgpt", _W512, 120, 8192, "bf16", 0.0, {}),
+    "w512 bf16": ("chemgpt", _W512, 120, 10240, "bf16", 0.0, {}),
     "w512 very long": ("chemgpt", _W512, 300, 4096, "fp32", 0.9, {}),
     "modern": ("chemgpt_modern", _W512, 120, 4096, "fp32", 0.0, {}),
     "modern bf16 recompute": ("chemgpt_modern", _W512, 30, 8192, "bf16", 0.9, {"recompute": True}),
     "w768 recompute": ("chemgpt", _W768_DEEP, 120, 1024, "fp32", 0.9, {"recompute": True}),
-    "two ranks": ("chemgpt", _W512, 30, 8192, "fp32", 0.0, _TWO | {"micro_tokens": 2400}),
+    "two ranks": ("chemgpt", _W512, 30, 8192, "fp32", 0.0, _TWO | {"micro_tokens": 3000}),
     "zero 1": ("chemgpt", _W512, 30, 4096, "fp32", 0.0, _TWO | {"zero": 1}),
-    "zero 2": ("chemgpt", _W768, 120, 2048, "fp32", 0.0, _TWO | {"zero": 2}),
+    "zero 2": ("chemgpt", _W768, 120, 2560, "fp32", 0.0, _TWO | {"zero": 2}),
     "zero 2 bf16": ("chemgpt_modern", _W768, 120, 2048, "bf16", 0.9, _TWO | {"zero": 2, "recompute": True}),
     "zero 3": ("chemgpt", _W768_DEEP, 30, 1024, "fp32", 0.9, _TWO | {"zero": 3, "recompute": True}),
-    "zero 3 bf16": ("chemgpt", _W768, 30, 4096, "bf16", 0.0, _TWO | {"zero": 3}),
+    "zero 3 bf16": ("chemgpt", _W768, 30, 5120, "bf16", 0.0, _TWO | {"zero": 3}),
     "w1024 zero 3": ("chemgpt", _W1024, 30, 512, "fp32", 0.0, _TWO | {"zero": 3, "recompute": True}),
     "zero 3 offload": ("chemgpt", _W512, 30, 2048, "bf16", 0.0, _TWO | {"zero": 3, "offload": True}),
 }
