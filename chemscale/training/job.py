@@ -117,7 +117,6 @@ class Job:
             log,
         )
         self.retry = self.checkpoint.retry()
-        self._meter = EnergyMeter(device(cell.engine["device"]).type, cell.threads)
         self._should_stop = should_stop
         self._saved = self._begun = time.monotonic()
         self.started = timestamp()
@@ -158,6 +157,8 @@ class Job:
 
     def resume(self, engine: Engine) -> tuple[Progress, Any, Curve]:
         """The progress, the best weights and the curve to go on with; a fresh start where no state fits."""
+        # not before there is something to train: it imports torch, which publishing records does without
+        self._meter = EnergyMeter(device(self.cell.engine["device"]).type, self.cell.threads)
         step = self.ranks.told_by_first(self._step_to_continue() if self.ranks.writes else 0)
         kind = self._kind if self.retry is None or step > self.retry["from_step"] else "validated"
         curve = Curve(self.checkpoint.curve if self.ranks.writes else None, step)

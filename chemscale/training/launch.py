@@ -1,4 +1,7 @@
-"""Starting a cell: in this process, as several ranks on this machine, or as one of the ranks of torchrun or srun."""
+"""Starting a cell: in this process, as several ranks on this machine, or as one of the ranks of torchrun or srun.
+
+`python -m chemscale.training.launch JOB` is what the workflow runs for a cell: JOB is the arguments of `main` as JSON.
+"""
 
 from __future__ import annotations
 
@@ -135,4 +138,7 @@ def _end_as(**job: Any) -> NoReturn:
 
 
 if __name__ == "__main__":
-    _rank()
+    if len(sys.argv) > 1:
+        main(**json.loads(sys.argv[1]))
+    else:
+        _rank()

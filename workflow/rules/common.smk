@@ -1,5 +1,6 @@
 # The study, loaded once and checked before any job; every rule looks things up here.
 
+import json
 import sys
 
 from chemscale.errors import ConfigError

@@ -9,7 +9,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from chemscale.errors import ChemscaleError
 
@@ -38,9 +37,11 @@ def logged(log: str) -> Iterator[None]:
     with code 1, its traceback in the log and one line on the terminal.
     """
     terminal, begun = os.dup(1), time.monotonic()
+    # evaluate/cells/chemgpt/w8/n60/seed0, or the stage and what it works on
+    name = log.rpartition("/logs/")[2].removeprefix("data/").removesuffix(".log")
 
     def tell(line: str) -> None:
-        os.write(terminal, f"{time.strftime('%H:%M:%S')} {Path(log).stem}: {line}\n".encode())
+        os.write(terminal, f"{time.strftime('%H:%M:%S')} {name}: {line}\n".encode())
 
     tell("started")
     with open(log, "w", encoding="utf-8") as stream:
