@@ -19,13 +19,13 @@ rule train:
         mem_mb=lambda wildcards, attempt: memory_mb(STUDY, the_cell(wildcards)) * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        job=lambda wildcards, log: json.dumps(
+        job=lambda wildcards: json.dumps(
             {
                 "cell": the_cell(wildcards).to_dict(),
                 "root": ROOT,
                 "data_dir": DATA,
                 "code": CODE[the_cell(wildcards).family],
-                "log_file": log[0],
+                "log_file": f"{ROOT}/logs/{wildcards.cell}.log",
             }
         ),
     # by `shell`: a `script` takes Snakemake along, 1.5 s, where most cells only publish what their pack has trained
