@@ -111,7 +111,7 @@ def test_killed_run_ends_with_the_same_bits_and_leaves_nothing(make_cell, data_d
         with subprocess.Popen(
             [sys.executable, "-c", program], env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         ) as process:
-            while process.poll() is None and not any(cell.folder(root).glob(sight)):
+            while process.poll() is None and not _seen(cell.folder(root), sight):
                 time.sleep(0.0002)
             process.kill()
         killed += process.returncode == -signal.SIGKILL
@@ -119,6 +119,13 @@ def test_killed_run_ends_with_the_same_bits_and_leaves_nothing(make_cell, data_d
     assert _train(cell, root, data_dir) == whole
     names = [{path.name for path in cell.folder(tmp_path / run).rglob("*")} for run in ("whole", "killed")]
     assert names[0] == names[1]
+
+
+def _seen(folder, sight):
+    try:
+        return any(folder.glob(sight))
+    except FileNotFoundError:  # a folder went away while it was looked through
+        return False
 
 
 def test_states_that_never_became_whole_push_out_no_whole_one(make_cell, data_dir, tmp_path, caplog):
