@@ -63,7 +63,8 @@ def _start(job: str, ranks: int) -> list[int]:
     team = []
     for rank in range(ranks):
         environment = {**os.environ, **address, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        command = [sys.executable, "-m", __name__]
+        # by its name: where this module is what runs, __name__ is another one
+        command = [sys.executable, "-m", "chemscale.training.launch"]
         team.append(subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, text=True))
 
     def pass_on(number: int, frame: FrameType | None) -> None:

@@ -19,7 +19,6 @@ from chemscale.study import load_study
 ROOT = Path(__file__).resolve().parents[2]
 SCRATCH = ROOT / "data" / "faults"
 DATA = SCRATCH / "data"
-_PROGRAM = "import json, sys; from chemscale.training.launch import main; main(**json.loads(sys.argv[1]))"
 
 
 def prepared(size: str, num_samples: int, seeds: Sequence[int] = (0,)) -> list[Cell]:
@@ -58,7 +57,7 @@ def start(cell: Cell, root: Path) -> subprocess.Popen[bytes]:
     job["log_file"] = str(root / "cell.log")
     with open(root / "said", "ab") as said:
         return subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, json.dumps(job)],
+            [sys.executable, "-m", "chemscale.training.launch", json.dumps(job)],
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,

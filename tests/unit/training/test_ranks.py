@@ -20,14 +20,13 @@ from chemscale.io import sha256_file
 from chemscale.training import launch
 
 ROOT = Path(__file__).parents[3]
-PROGRAM = "import json, sys; from chemscale.training.launch import main; main(**json.loads(sys.argv[1]))"
 FIFTY = {"kind": "equal_steps", "steps": 50}
 SPLITS = ("test", "validation", "train", "train")
 
 
 def _command(cell, root, data_dir, code="code"):
     job = {"cell": cell.to_dict(), "root": str(root), "data_dir": str(data_dir), "code": code}
-    return [sys.executable, "-c", PROGRAM, json.dumps(job | {"log_file": str(root / "cell.log")})]
+    return [sys.executable, "-m", "chemscale.training.launch", json.dumps(job | {"log_file": str(root / "cell.log")})]
 
 
 def _environment():
