@@ -1,10 +1,10 @@
 # make run    the default study, from raw data to the audited report
 # make test   every test that CI runs, but for the scheduler's (make test-slurm)
 # make bench  times against other packages, into results/benchmarks/
-# make bench-accelerator  the largest models on one GPU, against its own matrix products; ten minutes
+# make bench-accelerator  the largest models on one GPU, against its own matrix products
 # make test-scale  all of MOSES and ten million made molecules: the same bytes through kills, in bounded memory; an hour
-# make test-faults  a cell killed at random moments, and spread over ranks and stages of ZeRO: the same results; an hour
-# make test-memory  the model of a run's memory against the measured peaks of every rank; half an hour, 9 GB
+# make test-faults  a cell killed at random moments, and spread over ranks and stages of ZeRO: the same results; long
+# make test-memory  the model of a run's memory against the measured peaks of every rank; long
 # Each sets up .venv first where pyproject.toml or constraints.txt changed since the last set-up.
 
 PYTHON ?= python3

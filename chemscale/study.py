@@ -70,6 +70,10 @@ class Study:
         """A data section, resolved to plain values."""
         return self.config.data[name].model_dump(mode="json")
 
+    def longest_molecule(self, cell: Cell) -> int | None:
+        """Tokens of the longest molecule that a cell's data may hold, see `longest_molecule`."""
+        return longest_molecule(self.data_section(cell.data["name"]))
+
     def data_key(self, name: str) -> str:
         """The name of a data section's folder: source and digest of all settings that decide its bytes."""
         settings = data_settings(self.data_section(name))
@@ -253,7 +257,7 @@ def _stated_rows(config: StudyConfig, data: str) -> int | None:
 
 def _chosen_engine(study: Study, cell: Cell, memory_gb: float) -> dict[str, Any]:
     """The engine that trains a language cell within a rank's memory; `ConfigError` where none does."""
-    longest = longest_molecule(study.data_section(cell.data["name"]))
+    longest = study.longest_molecule(cell)
     assert longest is not None, "a language family reads molecules"
     engine = chosen(cell, longest, memory_gb * 1e9)
     if engine is None:

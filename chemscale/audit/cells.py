@@ -16,7 +16,7 @@ from chemscale.grid import Cell, protocol_label
 from chemscale.io import read_json, read_parquet
 from chemscale.planning.plan import plan_cell
 from chemscale.records import CELL_FILES, loss_spikes, read_metrics
-from chemscale.study import longest_molecule, study_of
+from chemscale.study import study_of
 
 
 def check_grid(root: Path, study: dict[str, Any], findings: Findings) -> None:
@@ -34,8 +34,7 @@ def check_grid(root: Path, study: dict[str, Any], findings: Findings) -> None:
             findings.equal(f"config.json: {key}: {path}", stored[path], wanted[path])
     rows = {row["cell"]: row for row in read_parquet(root / "tables" / "plan.parquet").to_pylist()}
     planned = {
-        cell.path: plan_cell(cell, longest_molecule(expected.data_section(cell.data["name"])))
-        for cell in expected.cells + expected.controls
+        cell.path: plan_cell(cell, expected.longest_molecule(cell)) for cell in expected.cells + expected.controls
     }
     findings.same_names("tables/plan.parquet", rows, planned)
     for path in rows.keys() & planned.keys():

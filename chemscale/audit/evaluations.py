@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def check_evaluations(root: Path, study: dict[str, Any], findings: Findings) -> 
     cells = {cell.path: cell for cell in map(Cell.from_dict, study["cells"])}
     shared: dict[str, tuple[str, str]] = {}
     codes: dict[str, tuple[str, str]] = {}
+    trained_on = cache(partial(_groups_of_subset, root, study))  # cells of all sizes share a subset
 
     def same(where: str, what: str, value: Any) -> None:
         """Compare with the first cell's, whatever is shared by this name."""
@@ -61,7 +63,12 @@ def check_evaluations(root: Path, study: dict[str, Any], findings: Findings) -> 
             findings.equal(f"{where}: has {part}", record[part] is not None, asked[path][part] is not None)
         if record["generation"] is not None and asked[path]["generation"] is not None:
             settings, raw = asked[path]["generation"], record["generation"]
-            _check_generation(root, study, cell, settings["num"], raw, findings)
+            _check_generation(cell, settings["num"], raw, findings)
+            if study["config"]["data"][cell.data["name"]]["split_by"] == "constitution":
+                # then a row's group is the digest of its constitution
+                groups = trained_on(cell.data["name"], cell.seed, cell.num_samples)
+                known = [constitution in groups for constitution in raw["generated"]["constitution"]]
+                findings.equal(f"{where}: which molecules are known", raw["known"], known)
             kind = f"data {cell.data['name']}, num {settings['num']}, seed {settings['seed']}"
             for name in ("reference", "training_sample"):
                 same(where, f"{name} of {kind}", raw[name])
@@ -78,10 +85,8 @@ def check_evaluations(root: Path, study: dict[str, Any], findings: Findings) -> 
         _check_results(where, record, findings)
 
 
-def _check_generation(
-    root: Path, study: dict[str, Any], cell: Cell, num: int, raw: dict[str, Any], findings: Findings
-) -> None:
-    """Every drawn string is accounted for, and what is called known is a molecule of the training subset."""
+def _check_generation(cell: Cell, num: int, raw: dict[str, Any], findings: Findings) -> None:
+    """Every drawn string is accounted for."""
     where = f"{cell.path}/{EVALUATION}"
     read = len(raw["generated"]["smiles"])
     findings.equal(f"{where}: molecules", read + raw["unreadable"], num)
@@ -89,16 +94,10 @@ def _check_generation(
     for name in ("generated", "reference", "training_sample"):
         lengths = {len(column) for column in raw[name].values()}
         findings.equal(f"{where}: lengths of the columns of {name}", len(lengths), 1)
-    if study["config"]["data"][cell.data["name"]]["split_by"] == "constitution":
-        # then a row's group is the digest of its constitution
-        trained_on = _groups_of_subset(root, study, cell)
-        known = [constitution in trained_on for constitution in raw["generated"]["constitution"]]
-        findings.equal(f"{where}: which molecules are known", raw["known"], known)
 
 
-def _groups_of_subset(root: Path, study: dict[str, Any], cell: Cell) -> set[str]:
-    """The digests of the constitutions of a cell's training molecules, drawn again by the keyed hash."""
-    name = cell.data["name"]
+def _groups_of_subset(root: Path, study: dict[str, Any], name: str, seed: int, num_samples: int) -> set[str]:
+    """The digests of the constitutions of a subset's molecules, drawn again by the keyed hash."""
     path = root / "data" / name / "rows.parquet"
 
     def parts(column: str) -> Iterator[list[str]]:
@@ -107,8 +106,8 @@ def _groups_of_subset(root: Path, study: dict[str, Any], cell: Cell) -> set[str]
             yield batch[column].take(mine).to_pylist()
 
     with tempfile.TemporaryFile() as file:
-        draw = SubsetDraw(parts("row"), study["data"][name]["key"], cell.seed, file)
-        chosen = zip(parts("group"), draw.chosen(cell.num_samples), strict=True)
+        draw = SubsetDraw(parts("row"), study["data"][name]["key"], seed, file)
+        chosen = zip(parts("group"), draw.chosen(num_samples), strict=True)
         return {group for groups, mine in chosen for group, taken in zip(groups, mine, strict=True) if taken}
 
 

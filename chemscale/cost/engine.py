@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from chemscale.cost.memory import BASE, VOCABULARY, language_memory, micro_batch_tokens
+from chemscale.cost.memory import BASE, VOCABULARY, language_memory
+from chemscale.cost.passes import micro_batch_tokens
 from chemscale.grid import Cell
 
 # what an engine is where nothing is asked and nothing is chosen

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from chemscale.cost.parameters import count
-from chemscale.families import LANGUAGE
+from chemscale.cost.parameters import POSITIONS, count, gated_width
+from chemscale.cost.passes import spares_memory, tokens_of_pass
 from chemscale.grid import Cell
 
 # Measured on Linux: a process after importing torch and the package, with a prepared data set.
@@ -27,13 +27,11 @@ _PER_SAMPLE = 4 * 8
 _WORKSPACE = 42 * 10**6
 # models/operations.py: the longest molecule whose scores are written out in fp32, and the columns they are filled up to
 _WRITTEN_OUT, _COLUMNS = 256, 16
-# models/decoder.py: rows of the table of positions
-_POSITIONS = 2048
 # training/lm.py: tokens of an evaluation batch
 _EVALUATION_TOKENS = 4096
-# training/run.py: where a pass's features are at most so many bytes, what a step frees stays in the heap, whose holes
-# are poorly used. Measured: the heap is 1.5 to 1.7 times as large as what a step needs at once.
-_SMALL_FEATURES, _HEAP = 2**22, 1.65
+# Where what a step frees stays in the heap, its holes are poorly used. Measured: the heap is 1.5 to 1.7 times as large
+# as what a step needs at once.
+_HEAP = 1.65
 # Otherwise large blocks go back. Their ends share pages of 2 MB with nothing else: half a page each in the mean.
 _HALF_PAGE = 2**20
 # Measured: torch imports its compiler, 63 MB, when it is first asked to compute a block anew, and uses some of it.
@@ -80,19 +78,6 @@ class Memory:
         return sum(self.parts().values())
 
 
-def micro_batch_tokens(batch_tokens: int, longest: int, ranks: int, limit: int | None) -> int:
-    """The most tokens that a rank computes at a time, of a step's batch whose longest molecule has `longest` tokens.
-
-    A batch is cut at equal shares, between molecules: see `training/sampler.micro_batches`. Where a share just fits
-    into `limit`, molecules decide whether it is cut once more: this is the larger answer.
-    """
-    if ranks == 1 and (limit is None or batch_tokens <= limit):
-        return max(batch_tokens, longest)
-    parts = 1 if limit is None else math.ceil(batch_tokens / ranks / limit)
-    share = batch_tokens // (ranks * parts) + longest // 2
-    return max(share if limit is None else min(share, limit), longest)
-
-
 def saved_by_block(family: str, knobs: Mapping[str, Any], tokens: int, longest: int, size: int) -> list[float]:
     """Bytes of each tensor that one block keeps for its gradient, its input included.
 
@@ -122,22 +107,10 @@ def saved_by_block(family: str, knobs: Mapping[str, Any], tokens: int, longest: 
         # the norm computes in fp32: its input, what it divides by a root, and its result
         norm = [tokens * width * _FLOAT] * 2 + [wide]
         # gate and inner features in one tensor, the gate's silu, the product
-        inner = tokens * _gated_width(width) * size
+        inner = tokens * gated_width(width) * size
         mlp = [2 * inner, inner, inner]
     # of both norms, of attention, and what the matrix after attention multiplies
     return [*norm, *attention, wide, *norm, *mlp]
-
-
-def _gated_width(width: int) -> int:
-    return max(1, round(8 * width / 3))
-
-
-def spares_memory(cell: Cell) -> bool:
-    """Whether a cell gives large blocks back to the system when they are free: see `training/run.py`."""
-    if cell.domain != LANGUAGE:
-        return False
-    features = _tokens(cell, 1) * cell.knobs["width"] * (_FLOAT if cell.training["precision"] == "fp32" else 2)
-    return bool(cell.engine["recompute"]) or cell.engine["zero"] > 0 or features > _SMALL_FEATURES
 
 
 def language_memory(cell: Cell, vocab_size: int, longest: int, rank: int = 0) -> Memory:
@@ -157,7 +130,7 @@ def language_memory(cell: Cell, vocab_size: int, longest: int, rank: int = 0) ->
     rest = float(_WORKSPACE + (_RECOMPUTE if cell.engine["recompute"] else 0))
     rest += _DEEPSPEED if cell.engine["zero"] else 0
     if spares_memory(cell):
-        block = saved_by_block(cell.family, cell.knobs, _tokens(cell, longest - 1), longest - 1, size)
+        block = saved_by_block(cell.family, cell.knobs, tokens_of_pass(cell, longest - 1), longest - 1, size)
         large = sum(tensor > 2 * _HALF_PAGE for tensor in block)
         inputs = cell.knobs["layers"] if cell.engine["recompute"] else (cell.knobs["layers"] - 1) * large
         rest += (inputs + large) * _HALF_PAGE
@@ -165,11 +138,6 @@ def language_memory(cell: Cell, vocab_size: int, longest: int, rank: int = 0) ->
         rest += (_HEAP - 1) * sum(worst.values())
     at_worst = {name: round(value) for name, value in worst.items()}
     return Memory(**held, **at_worst, data=_PER_SAMPLE * cell.num_samples, rest=round(rest))
-
-
-def _tokens(cell: Cell, longest: int) -> int:
-    engine = cell.engine
-    return micro_batch_tokens(cell.training["batch_tokens"], longest, engine["ranks"], engine["micro_tokens"])
 
 
 def _held(cell: Cell, vocab_size: int, size: int) -> dict[str, int]:
@@ -198,7 +166,7 @@ def _backward(cell: Cell, vocab_size: int, longest: int, size: int) -> list[dict
     """What a pass takes at the logits, in the last block, whose gradient comes first, and in the first one."""
     knobs, engine = cell.knobs, cell.engine
     width, layers = knobs["width"], knobs["layers"]
-    tokens = _tokens(cell, longest)
+    tokens = tokens_of_pass(cell, longest)
     block = sum(saved_by_block(cell.family, knobs, tokens, longest, size))
     # of the last norm
     ends = tokens * width * (2 * size if cell.family == "chemgpt" else 2 * _FLOAT + size)
@@ -231,7 +199,7 @@ def _in_block(family: str, knobs: Mapping[str, Any], tokens: int, size: int) -> 
 def _large_matrices(cell: Cell) -> int:
     """The number of matrices in a model's blocks that begin on a page of 2 MB when they are put together in fp32."""
     width: int = cell.knobs["width"]
-    inner = (4 * width, 4 * width) if cell.family == "chemgpt" else (2 * _gated_width(width), _gated_width(width))
+    inner = (4 * width, 4 * width) if cell.family == "chemgpt" else (2 * gated_width(width), gated_width(width))
     large = sum(_FLOAT * width * columns > 2 * _HALF_PAGE for columns in (3 * width, width, *inner))
     return int(cell.knobs["layers"]) * large
 
@@ -239,8 +207,8 @@ def _large_matrices(cell: Cell) -> int:
 def _largest(cell: Cell, vocab_size: int) -> int:
     """Elements of the largest parameter, whose gradient is there at once."""
     width: int = cell.knobs["width"]
-    table = max(vocab_size, _POSITIONS if cell.family == "chemgpt" else 0)
-    matrix = 4 * width if cell.family == "chemgpt" else 2 * _gated_width(width)
+    table = max(vocab_size, POSITIONS if cell.family == "chemgpt" else 0)
+    matrix = 4 * width if cell.family == "chemgpt" else 2 * gated_width(width)
     return width * max(table, matrix)
 
 
@@ -292,7 +260,7 @@ def _validation(cell: Cell, vocab_size: int, longest: int, size: int) -> dict[st
     if cell.family == "chemgpt":
         block = (14 if size == _FLOAT else 10) * tokens * width * size
     else:
-        block = 4 * tokens * _gated_width(width) * size + 2 * tokens * width * size
+        block = 4 * tokens * gated_width(width) * size + 2 * tokens * width * size
     logits = tokens * vocab_size * (2 * _FLOAT + (size if size != _FLOAT else 0)) + tokens * width * size
     return {"transients": max(block, logits), "buffers": _gathered(cell, vocab_size, size)}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_POSITIONS = 2048
+POSITIONS = 2048
 _SPECIES = 119
 
 
@@ -19,7 +19,7 @@ class Parameters:
 
 
 # of a decoder, in widths: the vectors of a block, those of the last norm, and the rows of a table of positions
-_VECTORS = {"chemgpt": (10, 2, _POSITIONS), "chemgpt_modern": (2, 1, 0)}
+_VECTORS = {"chemgpt": (10, 2, POSITIONS), "chemgpt_modern": (2, 1, 0)}
 
 
 def decoder_matrices(family: str, width: int) -> int:
@@ -27,7 +27,12 @@ def decoder_matrices(family: str, width: int) -> int:
     if family == "chemgpt":
         return 12 * width**2
     assert family == "chemgpt_modern", family
-    return 4 * width**2 + 3 * width * max(1, round(8 * width / 3))
+    return 4 * width**2 + 3 * width * gated_width(width)
+
+
+def gated_width(width: int) -> int:
+    """The inner width of the SwiGLU of a block: 8/3 of its width, rounded."""
+    return max(1, round(8 * width / 3))
 
 
 def count(family: str, knobs: Mapping[str, Any], vocab_size: int | None) -> Parameters:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from chemscale.data.manifest import read_manifest
 from chemscale.data.pool import ordered_map
 from chemscale.data.properties import candidates, compute, may_fit
-from chemscale.data.shards import stream
+from chemscale.data.sampling import split_rows
 from chemscale.data.subsets import subset_keys
 from chemscale.errors import DataError
 from chemscale.io import digest, read_json, read_parquet, sha256_file, write_json, write_parquet
@@ -109,9 +109,8 @@ def load(folder: Path, settings: Mapping[str, Any]) -> tuple[pa.Table, dict[str,
 def _in_order(folder: Path, settings: Mapping[str, Any]) -> list[dict[str, str]]:
     """The rows of the test split that may fit, by the keyed hash of each."""
     rows = []
-    for table in stream(folder, ["row", "split", "smiles", "selfies"]):
-        mine = table.filter(pa.array(np.array(table["split"].to_pylist()) == SPLIT)).drop_columns(["split"])
-        rows += [row for row in mine.to_pylist() if may_fit(row["smiles"], settings["max_heavy_atoms"])]
+    for table in split_rows(folder, SPLIT, ["row", "smiles", "selfies"]):
+        rows += [row for row in table.to_pylist() if may_fit(row["smiles"], settings["max_heavy_atoms"])]
     if not rows:
         return []
     keys = subset_keys([row["row"] for row in rows], f"{folder.name}|properties", settings["seed"])

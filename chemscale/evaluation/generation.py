@@ -64,11 +64,10 @@ def evaluate(asked: LanguageModel, cell: Cell, data: Path, settings: Mapping[str
 def _training_constitutions(data: Path, cell: Cell) -> set[str]:
     """The constitutions of the parents of a cell's training molecules."""
     places, _ = load_language(data).subset(cell.seed, cell.num_samples)
-    wanted = set(places.tolist())
     found = set()
     first = 0
     for table in stream(data, ["smiles"]):
-        mine = [place - first for place in range(first, first + table.num_rows) if place in wanted]
+        mine = places[(places >= first) & (places < first + table.num_rows)] - first
         found |= {constitution(smiles) for smiles in table["smiles"].take(mine).to_pylist()}
         first += table.num_rows
     return found

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from chemscale.cost.parameters import gated_width
 from chemscale.data.tokenizer import CLS, PAD, SEP, Tokenizer
 from chemscale.errors import InputError
 from chemscale.io import atomic_path, read_json, write_json
 from chemscale.models.chemgpt import WINDOW, ChemGPT
-from chemscale.models.chemgpt_modern import ROTARY_BASE, ChemGPTModern, inner_width
+from chemscale.models.chemgpt_modern import ROTARY_BASE, ChemGPTModern
 from chemscale.models.decoder import MAX_POSITIONS, Decoder
 
 # our name and theirs of the modules of a block
@@ -72,7 +73,7 @@ def _config(model: Decoder) -> dict[str, Any]:
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": heads,
-        "intermediate_size": inner_width(width),
+        "intermediate_size": gated_width(width),
         "hidden_act": "silu",
         "rms_norm_eps": 1e-5,
         "rope_parameters": {"rope_type": "default", "rope_theta": ROTARY_BASE},

@@ -13,16 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chemscale.cost.parameters import gated_width
 from chemscale.models.decoder import Decoder, initialise
 from chemscale.models.operations import Packed, Past, attention
 
 _EPSILON = 1e-5
 ROTARY_BASE = 10_000.0
-
-
-def inner_width(width: int) -> int:
-    """The inner width of the SwiGLU of a block: 8/3 of its width, rounded."""
-    return max(1, round(8 * width / 3))
 
 
 def _rotated(features: Tensor, positions: Tensor) -> Tensor:
@@ -48,8 +44,8 @@ class Block(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * width, bias=False)
         self.attention_output = nn.Linear(width, width, bias=False)
         self.norm_mlp = nn.RMSNorm(width, eps=_EPSILON)
-        self.mlp_input = nn.Linear(width, 2 * inner_width(width), bias=False)
-        self.mlp_output = nn.Linear(inner_width(width), width, bias=False)
+        self.mlp_input = nn.Linear(width, 2 * gated_width(width), bias=False)
+        self.mlp_output = nn.Linear(gated_width(width), width, bias=False)
 
     def forward(self, hidden: Tensor, past: Past | None = None, packed: Packed | None = None) -> Tensor:
         """Features to features of the same shape, see `Decoder`."""

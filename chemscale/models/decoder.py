@@ -19,9 +19,8 @@ class Decoder(nn.Module):
     """Tied token embeddings, blocks and a last norm; `position` is a table of learned positions, or None.
 
     A block takes features [B, L, width] or [T, width], a `Past` or None and a `Packed` or None, and gives features of
-    the same shape. Where `recompute`
-    is set, a training pass keeps of each block its input alone and computes the block anew when its gradient is asked
-    for: a third more work for a fraction of the memory, and the same bits.
+    the same shape. Where `recompute` is set, a training pass keeps of each block its input alone and computes the block
+    anew when its gradient is asked for: a third more work for a fraction of the memory, and the same bits.
     """
 
     recompute = False

@@ -17,7 +17,7 @@ from torch.nn import functional
 _WRITTEN_OUT = 256
 # Below this many features of a head a product with so few columns is slower than its transpose, by up to four times
 _THIN = 16
-# Columns of scores are filled up to a multiple of this: softmax takes whole registers, three times as fast as parts
+# Columns of scores are filled up to a multiple of this: softmax takes whole registers, twice as fast as parts or more
 _COLUMNS = 16
 _TANH = 2 * math.sqrt(2 / math.pi)
 _CUBE = 0.044715 * _TANH

@@ -21,7 +21,14 @@ _MOLECULES = (
 )
 _SHARDS = ("data/manifest", "data/shards", "data/subsets")
 _FRAMES = ("data/frames", "data/xtb", "units", *_RUNS)
-_PROPERTIES = ("data/constitution", "data/prepare_properties", "data/properties", "data/xtb", *_SHARDS)
+_PROPERTIES = (
+    "data/constitution",
+    "data/prepare_properties",
+    "data/properties",
+    "data/sampling",
+    "data/xtb",
+    *_SHARDS,
+)
 # validation and training molecules that generated ones are compared with
 _REFERENCE = (
     "data/constitution",
@@ -58,6 +65,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "properties": (*_PROPERTIES, "data/pool", "units"),
     "reference": _REFERENCE,
     "evaluate": (
+        "cost/parameters",
         "data/arrays",
         "data/runs",
         "evaluation",
@@ -108,8 +116,8 @@ STAGES: dict[str, tuple[str, ...]] = {
 }
 _TRAINING = (
     "cost/flops",
-    "cost/memory",
     "cost/parameters",
+    "cost/passes",
     "grid",
     "models/registry",
     "models/weights",

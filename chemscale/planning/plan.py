@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from chemscale.cost.flops import language_flops, potential_flops
-from chemscale.cost.memory import BASE, VOCABULARY, language_memory, micro_batch_tokens, peak_bytes
+from chemscale.cost.memory import BASE, VOCABULARY, language_memory, peak_bytes
 from chemscale.cost.parameters import count
+from chemscale.cost.passes import tokens_of_pass
 from chemscale.families import LANGUAGE
 from chemscale.grid import Cell, protocol_label
 from chemscale.io import read_json, write_parquet
@@ -99,7 +100,7 @@ def peak_of_rank(cell: Cell, longest: int | None) -> int:
 
 def memory_mb(study: Study, cell: Cell) -> int:
     """The memory that a job of a cell asks a scheduler for, in MB, all ranks together."""
-    peak = peak_of_rank(cell, longest_molecule(study.data_section(cell.data["name"])))
+    peak = peak_of_rank(cell, study.longest_molecule(cell))
     return int(max(_LEAST_MB, math.ceil(_MARGIN * peak / 1e6)) * cell.engine["ranks"])
 
 
@@ -107,16 +108,12 @@ def _micro_tokens(cell: Cell, longest: int | None) -> int | None:
     """The most computed tokens that a rank takes at a time; None of a potential."""
     if longest is None:
         return None
-    engine = cell.engine
-    return micro_batch_tokens(cell.training["batch_tokens"], longest - 1, engine["ranks"], engine["micro_tokens"])
+    return tokens_of_pass(cell, longest - 1)
 
 
 def plan_study(study: Study) -> dict[str, Any]:
     """The plan of a study: cells (a row each), totals, the nominal amounts, and why a column is null."""
-    cells = [
-        plan_cell(cell, longest_molecule(study.data_section(cell.data["name"])))
-        for cell in study.cells + study.controls
-    ]
+    cells = [plan_cell(cell, study.longest_molecule(cell)) for cell in study.cells + study.controls]
     return {
         "study": study.name,
         "cells": cells,

@@ -167,16 +167,18 @@ class TorchEngine:
         if shown is None:
             yield
             return
-        if shown.dtype == self._held.dtype:
-            self._show(shown)
-        else:
+        rounded = self._held is not self._flat
+        if rounded:
             self._held.copy_(shown)
+        else:
+            self._show(shown)
         try:
             yield
         finally:
-            if shown.dtype != self._held.dtype:
+            if rounded:
                 self._held.copy_(self._flat)
-            self._show(self._held)
+            else:
+                self._show(self._flat)
 
     def _show(self, flat: Tensor) -> None:
         """Point the module's parameters at the memory of a flat tensor."""

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,10 @@ from chemscale.training.schedule import learning_rate
 if TYPE_CHECKING:
     from chemscale.training.engine import Engine
     from chemscale.training.ranks import Ranks
+
+
+# measured once for all the cells of a process
+_matmul_peak = cache(matmul_peak)
 
 
 class Datasets:
@@ -137,8 +142,9 @@ class Job:
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of a step of so many: the schedule's, or a share of it since the run was taken back."""
         rate = learning_rate(step, steps, self.cell.training)
-        taken_back = self.retry is not None and step >= self.retry["from_step"]
-        return rate * self.retry["rate_share"] if self.retry is not None and taken_back else rate
+        if self.retry is None or step < self.retry["from_step"]:
+            return rate
+        return float(rate * self.retry["rate_share"])
 
     def take_back(self, error: DivergedError) -> bool:
         """Whether a run that diverged goes on from its last validation at a lower rate: once, if the config says so."""
@@ -224,8 +230,10 @@ class Job:
         progress.wall_s += now - self._begun
         self._begun = now
         (joules,) = self.ranks.totals([self._meter.take()])
-        unknown = progress.energy_j is None or self._meter.reason
-        progress.energy_j = None if unknown else (progress.energy_j or 0.0) + joules
+        if self._meter.reason:
+            progress.energy_j = None
+        elif progress.energy_j is not None:
+            progress.energy_j += joules
 
     # --- finishing ----------------------------------------------------------------------------------------------------
 
@@ -288,7 +296,7 @@ class Job:
 
         place = device(self.cell.engine["device"])
         dtype = torch.bfloat16 if self.cell.training.get("precision") == "bf16" else torch.float32
-        peak = matmul_peak(place, dtype)
+        peak = _matmul_peak(place, dtype)
         flops_per_s = progress.flops["flops_full"] / progress.steps_s
         return provenance() | {
             "started": self.started,

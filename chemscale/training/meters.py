@@ -6,7 +6,7 @@ import importlib.util
 import os
 import statistics
 import time
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,16 +80,20 @@ def _nvml_handle() -> Any:
     return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties().uuid}")
 
 
-@cache
-def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOPs per second of square matrix products on a device: the best size's median. Takes some tenths of a second."""
+def matmul_peak(device: torch.device, dtype: torch.dtype, sides: Sequence[int] = ()) -> float:
+    """FLOPs per second of square matrix products on a device: of each side's median the best.
+
+    Without `sides`, of some that take tenths of a second in all.
+    """
     import torch
 
+    sides = sides or _SIDES[device.type]
     rates = []
-    for side in _SIDES[device.type]:
+    for side in sides:
         left, right, out = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(3))
         seconds = []
-        for _ in range(6):
+        # more of the shorter ones
+        for _ in range(4 + 2 * max(sides) // side):
             begun = time.perf_counter()
             torch.mm(left, right, out=out)
             if device.type == "cuda":

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from chemscale.cost.memory import spares_memory
+from chemscale.cost.passes import spares_memory
 from chemscale.errors import ChemscaleError, DivergedError, LockedError, Stopped
 from chemscale.grid import Cell
 from chemscale.io import read_json, write_json

@@ -1,6 +1,6 @@
 """Hold runs whose work is spread in other ways to the curve of one process, on real molecules.
 
-    python tests/benchmarks/engines.py [--what spread continued ended]   # 20 minutes on two cores
+    python tests/benchmarks/engines.py [--what spread continued ended]
 
 `spread`: ZeRO 1, 2 and 3 on two ranks, whole shares and micro-batches, 50 steps in fp32. `continued`: a run of two
 ranks with ZeRO-2 that a signal stops about half-way and others end: one process, ZeRO-1, ZeRO-3, one rank with ZeRO-2.

@@ -1,6 +1,6 @@
 """Kill a running cell at random moments and hold its records to those of an undisturbed run, bit for bit.
 
-    python tests/benchmarks/kills.py [--cases alone ranks] [--random 20] [--seed 0]   # 40 minutes on two cores
+    python tests/benchmarks/kills.py [--cases alone ranks] [--random 20] [--seed 0]
 
 Each trial is a run from scratch on real molecules that is killed (`kill -9`) and started again until it is done:
 `random` trials are killed once, at a moment drawn over the whole run, its start and its end included; others at the
@@ -81,6 +81,14 @@ class Death:
         return f"{self.after:.1f} s {self.doing} ({self.whom})"
 
 
+def seen(folder: Path, sight: str) -> bool:
+    """Whether a file of this pattern is there."""
+    try:
+        return any(folder.glob(sight))
+    except FileNotFoundError:  # a folder went away while it was looked through
+        return False
+
+
 def killed(cell: Cell, root: Path, kill: Kill) -> Death | None:
     """Start a cell's job and kill it; None where it had ended before."""
     folder = cell.folder(root) / "checkpoint"
@@ -92,7 +100,7 @@ def killed(cell: Cell, root: Path, kill: Kill) -> Death | None:
         if reached is None and reaches(folder, kill.step):
             reached = now
         late = reached is not None and now - reached >= kill.seconds
-        if late and (kill.sight is None or any(folder.glob(kill.sight))):
+        if late and (kill.sight is None or seen(folder, kill.sight)):
             break
         time.sleep(0.0005 if late else 0.01)
     else:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import statistics
 import time
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from chemscale.config import LanguageTraining, LearningRate, Molecules
 from chemscale.data import assemble, molecules, prepare_arrays, prepare_subsets, sources
@@ -91,19 +88,3 @@ class Ours:
             seen = [json.loads(line)["tokens_seen"] for line in curve.read_text().splitlines()]
             return float((seen[-1] - seen[-1 - steps]) / (ends[-1] - ends[WARM - 1]))
         raise AssertionError("a cell of a benchmark has no end")
-
-
-def matmul_peak(sizes: tuple[int, ...], device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:
-    """FLOPs per second of square products: of each size the median of several, and of these the best."""
-    found = {}
-    for size in sizes:
-        left, right, out = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(3))
-        times = []
-        for _ in range(4 + 2 * max(sizes) // size):
-            begun = time.perf_counter()
-            torch.mm(left, right, out=out)
-            if device != "cpu":
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - begun)
-        found[size] = 2 * size**3 / statistics.median(times[1:])
-    return max(found.values())

@@ -1,4 +1,4 @@
-"""Compare the model of a training run's memory with the measured peaks of every rank; about half an hour.
+"""Compare the model of a training run's memory with the measured peaks of every rank.
 
     python tests/benchmarks/memory.py [--cases w256_plain ...]
 

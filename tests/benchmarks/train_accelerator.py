@@ -4,8 +4,8 @@
 
 24 layers and 16 heads, on molecules of PubChem (the PyPI package chemicals), a cell's own training with its curve and
 all bookkeeping. The share of the peak is 6 (N + V w) FLOPs a useful token against the best median over square bf16
-products of 1,024 to 16,384 in the same run. Takes ten minutes, 60 GB of the GPU's memory and 15 GB of disk for a
-checkpoint. Writes rows to `results/benchmarks/language.json` and `memory.json`.
+products of 1,024 to 16,384 in the same run. By arithmetic, not yet by a run: under 60 GB of the GPU's memory, and 15 GB
+of disk for a checkpoint. Writes rows to `results/benchmarks/language.json` and `memory.json`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import torch
 
 from chemscale.cost.parameters import count
 from chemscale.data.tokenizer import Tokenizer
+from chemscale.training.meters import matmul_peak
 
 sys.path.insert(0, str(Path(__file__).parent))
-from language_cells import KEY, Ours, language_cell, matmul_peak, prepare
+from language_cells import KEY, Ours, language_cell, prepare
 from rows import timed_row, write_rows
 
 CASES = {
@@ -42,7 +43,7 @@ def run_case(name: str, repeats: int, data_dir: Path, root: Path) -> None:
     rates, peaks = [], []
     for repeat in range(repeats):
         rates.append(ours.rate(case["steps"]))
-        peaks.append(matmul_peak(PEAK_SIZES, "cuda", torch.bfloat16) / flops_per_token)
+        peaks.append(matmul_peak(torch.device("cuda"), torch.bfloat16, PEAK_SIZES) / flops_per_token)
         print(name, repeat, round(rates[-1]), "tokens/s,", round(rates[-1] / peaks[-1], 3), "of the peak", flush=True)
     settings = {"knobs": cell.knobs, "precision": "bf16", "device": torch.cuda.get_device_name(), **engine}
     what = f"train chemgpt {name} bf16"

@@ -14,7 +14,7 @@ one step and that of another one.
 - w16, w32, w64 (24 layers, 16 heads): GPTNeoForCausalLM with torch's AdamW as it comes, over the very batches of ours.
 - start: seconds from the start of a process to the end of its first step, for 24 layers of w 16.
 
-Takes a quarter of an hour. Writes `results/benchmarks/language.json`.
+Takes under twenty minutes. Writes `results/benchmarks/language.json`.
 """
 
 from __future__ import annotations
@@ -48,10 +48,11 @@ from chemscale.cost.parameters import count
 from chemscale.data.arrays import LanguageData
 from chemscale.data.tokenizer import PAD, Tokenizer
 from chemscale.grid import Cell
+from chemscale.training.meters import matmul_peak
 from chemscale.training.sampler import TokenBatches
 
 sys.path.insert(0, str(Path(__file__).parent))
-from language_cells import KEY, PEAK_SIZES, RATE, SUBSET, WARM, Ours, language_cell, matmul_peak, prepare
+from language_cells import KEY, PEAK_SIZES, RATE, SUBSET, WARM, Ours, language_cell, prepare
 from rows import timed_row, write_rows
 
 GROUP = 50  # batches that transformers sorts at a time
@@ -217,7 +218,7 @@ def run_case(name: str, repeats: int, data: LanguageData, data_dir: Path, root: 
         for peer, rate in peers.items():
             rates[peer].append(rate())
         if against_peak:
-            rates["peak"].append(matmul_peak(PEAK_SIZES) / flops_per_token)
+            rates["peak"].append(matmul_peak(torch.device("cpu"), torch.float32, PEAK_SIZES) / flops_per_token)
         print(name, repeat, {key: round(found[-1]) for key, found in rates.items() if found}, flush=True)
     settings = {
         "knobs": cell.knobs,

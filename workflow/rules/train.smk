@@ -28,7 +28,7 @@ rule train:
                 "log_file": f"{ROOT}/logs/{wildcards.cell}.log",
             }
         ),
-    # by `shell`: a `script` takes Snakemake along, 1.5 s, where most cells only publish what their pack has trained
+    # by `shell`: a `script` takes Snakemake along, where most cells only publish what their pack has trained
     shell:
         "{sys.executable} -m chemscale.training.launch {params.job:q}"
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from chemscale.cost import memory
+from chemscale.cost import memory, parameters
 from chemscale.cost.engine import chosen, plain, ranks_that_would_do
 from chemscale.cost.memory import language_memory, saved_by_block
 from chemscale.cost.parameters import count
@@ -55,7 +55,7 @@ def test_a_block_saves_what_the_model_says(family, dtype, length):
 
 
 def test_the_model_has_the_constants_of_what_it_describes():
-    assert memory._POSITIONS == MAX_POSITIONS
+    assert parameters.POSITIONS == MAX_POSITIONS
     assert memory._EVALUATION_TOKENS == lm._EVALUATION_TOKENS
     assert memory._PART == training_engine.PART
     assert memory._BUCKET == zero._BUCKET
