@@ -21,8 +21,8 @@ from chemscale.config import (
     Structures,
     StudyConfig,
     Trajectories,
-    load_config,
 )
+from chemscale.config_file import load_config
 from chemscale.cost.engine import chosen, plain, ranks_that_would_do
 from chemscale.errors import ConfigError
 from chemscale.evaluations import EVALUATION

@@ -41,14 +41,16 @@ FOUNDATION = {
     "families",
     "grid",
     "config",
+    "config_file",
     "io",
     "provenance",
     "records",
     "evaluations",
     "gathering",
+    "stage",
 }
 # what decides no output of a stage by itself: its effect is in the rules' inputs and other params, or in no output
-BASIS = {"__init__", "errors", "io", "families", "grid", "config", "study", "provenance"}
+BASIS = {"__init__", "errors", "io", "families", "grid", "config", "config_file", "study", "provenance"}
 
 
 @cache

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from chemscale.config import LanguageTraining, StudyConfig, load_config
+from chemscale.config import LanguageTraining, StudyConfig
+from chemscale.config_file import load_config
 from chemscale.errors import ConfigError
 from chemscale.study import load_study, study_of
 

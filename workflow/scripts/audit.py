@@ -4,7 +4,7 @@ from pathlib import Path
 
 from chemscale.audit.run import write_final
 from chemscale.reporting.page import render
-from stage import logged
+from chemscale.stage import logged
 
 with logged(snakemake.log[0]):
     write_final(Path(snakemake.params.root), render)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from chemscale.audit.run import write_records
-from stage import logged
+from chemscale.stage import logged
 
 with logged(snakemake.log[0]):
     write_records(Path(snakemake.params.root))

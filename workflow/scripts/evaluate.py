@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from chemscale.evaluation.run import evaluate
-from stage import logged
+from chemscale.stage import logged
 
 with logged(snakemake.log[0]):
     params = snakemake.params

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from chemscale.reporting.figures import draw_all
-from stage import logged
+from chemscale.stage import logged
 
 with logged(snakemake.log[0]):
     draw_all(Path(snakemake.params.root))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from chemscale.gathering import gather_study
-from stage import logged
+from chemscale.stage import logged
 
 with logged(snakemake.log[0]):
     gather_study(Path(snakemake.params.root))

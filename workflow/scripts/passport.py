@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from chemscale.data.passport import prepare
-from stage import logged
+from chemscale.stage import logged
 
 with logged(snakemake.log[0]):
     root = Path(snakemake.output.manifest).parents[2]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from chemscale.planning.plan import write
-from stage import logged
+from chemscale.stage import logged
 
 with logged(snakemake.log[0]):
     write(Path(snakemake.params.root))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from chemscale.io import read_json
-from stage import logged
+from chemscale.stage import logged
 
 with logged(snakemake.log[0]):
     section, wildcards = snakemake.params.section, snakemake.wildcards

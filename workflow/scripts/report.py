@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from chemscale.reporting.page import write_page
-from stage import logged
+from chemscale.stage import logged
 
 with logged(snakemake.log[0]):
     write_page(Path(snakemake.params.root))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from chemscale.data.prepare_scaffolds import prepare
-from stage import logged
+from chemscale.stage import logged
 
 with logged(snakemake.log[0]):
     prepare(Path(snakemake.input[0]).parent, snakemake.params.code, snakemake.threads)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from chemscale.audit.run import seal
-from stage import logged
+from chemscale.stage import logged
 
 with logged(snakemake.log[0]):
     seal(Path(snakemake.params.root))

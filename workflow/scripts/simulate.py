@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from chemscale.data.simulation import prepare
-from stage import logged
+from chemscale.stage import logged
 
 with logged(snakemake.log[0]):
     marker = Path(snakemake.output[0])

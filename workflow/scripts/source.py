@@ -4,7 +4,7 @@ from pathlib import Path
 
 from chemscale.data.sources import locate
 from chemscale.io import write_json
-from stage import logged
+from chemscale.stage import logged
 
 with logged(snakemake.log[0]):
     params = snakemake.params

@@ -1,4 +1,4 @@
-"""What every shim shares: the stage's output goes to its log, and a user's error ends as one message."""
+"""What every stage of the workflow shares: its output goes to its log, and a user's error ends as one message."""
 
 from __future__ import annotations
 
