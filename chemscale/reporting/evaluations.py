@@ -85,14 +85,14 @@ def draw_probe(axes: Axes, family: FamilyResults, name: str) -> None:
         label = "Morgan fingerprints" if features == "morgan" else "constant: mean of training"
         axes.axhline(row["value"], color=colour(index), linestyle="--" if features == "morgan" else ":", label=label)
         axes.axhspan(row["low"], row["high"], color=colour(index), alpha=0.1, linewidth=0)
+    # the names of the sizes in a row above all whiskers, upright and moved aside where losses lie close to each other
+    top = max(at.rows[f"{name}_mae", features]["high"] for at in found for features in ("trained", "untrained"))
+    text: dict[str, Any] = {"rotation": 90, "ha": "center", "va": "bottom", "fontsize": 8, "color": INK}
     former, aside = -math.inf, 0
     for at in sorted(found, key=lambda at: float(at.cell["test_loss"])):
         loss = at.cell["test_loss"]
-        top = max(at.rows[f"{name}_mae", features]["high"] for features in ("trained", "untrained"))
-        # upright, and moved aside where losses of neighbouring sizes lie close to each other
         aside = aside + 1 if loss - former < 0.012 * loss else 0
         former = loss
-        text: dict[str, Any] = {"rotation": 90, "ha": "center", "va": "bottom", "fontsize": 8, "color": INK}
         axes.annotate(at.cell["size"], (loss, top), xytext=(9 * aside, 4), textcoords="offset points", **text)
     _loss_below(axes, family)
     # room above for the names of the sizes
