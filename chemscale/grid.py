@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from chemscale.errors import RecordError
+from chemscale.families import LANGUAGE
 from chemscale.io import digest
 
 # one process that takes a step's batch as a whole
@@ -21,6 +22,7 @@ ALONE: dict[str, Any] = {
     "recompute": False,
     "device": "cpu",
     "checkpoint_seconds": 60.0,
+    "shared_with": [],
 }
 
 
@@ -30,7 +32,8 @@ class Cell:
 
     `protocol` is what is held while the data change, `training` the resolved optimiser settings (the learning rate is a
     number here), `data` the name and key of the training data and the keys of further evaluation sets. `engine` is how
-    the work is spread: it decides last bits alone, and a run that was begun by one engine another one may end.
+    the work is spread: it decides last bits alone, and a run that was begun by one engine another one may end. Its
+    `shared_with` names the num_samples of the cells that begin with the same steps, see `shares_steps`.
     """
 
     study: str
@@ -57,6 +60,33 @@ class Cell:
     def digest(self) -> str:
         """The digest of all but the study's name and the engine: cells of equal digest and engine have equal bits."""
         return digest({key: value for key, value in asdict(self).items() if key not in ("study", "engine")})
+
+    @property
+    def shares_steps(self) -> bool:
+        """Whether the run begins as those on more samples do: one pass at a rate that stays until its decay.
+
+        The warm-up has to be a number of steps: a share of them would be longer on more samples.
+        """
+        training = self.training
+        return (
+            self.domain == LANGUAGE
+            and self.protocol["kind"] == "one_pass"
+            and training["schedule"] == "stable_decay"
+            and training["warmup_steps"] is not None
+        )
+
+    @property
+    def shared_digest(self) -> str:
+        """The digest of what decides the bits of the steps that the cell shares: all but the number of samples."""
+        engine = {key: value for key, value in self.engine.items() if key not in ("checkpoint_seconds", "shared_with")}
+        cell = {key: value for key, value in asdict(self).items() if key not in ("study", "num_samples")}
+        return digest(cell | {"engine": engine})
+
+    @property
+    def shared_path(self) -> str:
+        """The folder below `results/STUDY` of states from which runs on more samples go on."""
+        head = "cells" if self.control is None else f"controls/{self.control}"
+        return f"shared/{head}/{self.family}/{self.size}/seed{self.seed}"
 
     def folder(self, root: Path) -> Path:
         """The cell's folder, below the study's results folder `root`."""

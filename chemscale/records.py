@@ -74,6 +74,9 @@ PROVENANCE_COLUMNS = (
     "steps_s",
     "seen_per_s",
     "flops_utilisation",
+    "shared_steps",
+    "shared_s",
+    "shared_flops",
     "energy_kwh",
     "peak_memory_bytes",
     "attempts",
@@ -192,14 +195,17 @@ def gather(root: Path, cells: list[dict[str, Any]], waived: list[str]) -> tuple[
     ]
     frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
     # typed by the schema: a column without any value must not change its type from study to study
-    frame = frame.astype(whole | {"attempts": "Int64"} | dict.fromkeys(texts, "str"))
+    whole |= dict.fromkeys(("attempts", "shared_steps", "shared_flops"), "Int64")
+    frame = frame.astype(whole | dict.fromkeys(texts, "str"))
     frame = frame.astype(
         {
             name: "float64"
             for name in frame.columns
             if METRIC_FIELDS.get(name) is float or (name.startswith("test_") and name not in METRIC_FIELDS)
         }
-        | dict.fromkeys(("wall_s", "device_s", "steps_s", "seen_per_s", "flops_utilisation", "energy_kwh"), "float64")
+        | dict.fromkeys(
+            ("wall_s", "device_s", "steps_s", "seen_per_s", "flops_utilisation", "shared_s", "energy_kwh"), "float64"
+        )
         | {"peak_memory_bytes": "Int64"}
     )
     joined = (

@@ -344,4 +344,11 @@ def _cells(
                             f"{study.path}: {where}.{index}", f"{cell.path} for the second time", "name each cell once"
                         )
                     cells[cell.path] = cell
-    return list(cells.values())
+    return [_told_of_others(cell, list(cells.values())) for cell in cells.values()]
+
+
+def _told_of_others(cell: Cell, cells: list[Cell]) -> Cell:
+    """A cell that knows on how many samples others begin with the same steps."""
+    alike = [other for other in cells if cell.shares_steps and (other.size, other.seed) == (cell.size, cell.seed)]
+    others = sorted(other.num_samples for other in alike if other.num_samples != cell.num_samples)
+    return replace(cell, engine={**cell.engine, "shared_with": others})

@@ -108,7 +108,7 @@ def _groups_of_subset(root: Path, study: dict[str, Any], name: str, seed: int, n
     with tempfile.TemporaryFile() as file:
         draw = SubsetDraw(parts("row"), study["data"][name]["key"], seed, file)
         chosen = zip(parts("group"), draw.chosen(num_samples), strict=True)
-        return {group for groups, mine in chosen for group, taken in zip(groups, mine, strict=True) if taken}
+        return {group for groups, (mine, _) in chosen for group, taken in zip(groups, mine, strict=True) if taken}
 
 
 def _check_results(where: str, record: dict[str, Any], findings: Findings) -> None:

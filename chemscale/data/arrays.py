@@ -35,8 +35,11 @@ class DataArrays:
         index = np.flatnonzero(self.splits == ALL_SPLITS.index(name))
         return index, str(self.manifest["splits"][name]["digest"])
 
-    def subset(self, seed: int, num_samples: int) -> tuple[NDArray[np.int64], str]:
+    def subset(self, seed: int, num_samples: int, *, drawn: bool = False) -> tuple[NDArray[np.int64], str]:
         """The places of a subset's rows, and the digest of their row digests.
+
+        They are in the shards' order; with `drawn` in that of the draw, in which a smaller subset is the beginning of a
+        larger one.
 
         Raises:
             DataError: the subset is missing, or one of other data.
@@ -44,9 +47,12 @@ class DataArrays:
         import pyarrow.parquet as pq
 
         told, path = _subset_told(self.folder, seed, num_samples), _subset_path(self.folder, seed, num_samples)
-        places: NDArray[np.int64] = pq.read_table(path, partitioning=None)["place"].to_numpy()
+        rows = pq.read_table(path, partitioning=None)
+        places: NDArray[np.int64] = rows["place"].to_numpy()
         if told.get("data_digest") != self.manifest["digest"] or len(places) != num_samples:
             raise DataError(f"read {path}", "a subset of other data than these", "run the data stage again")
+        if drawn:
+            places = places[np.argsort(rows["key"].to_numpy(), kind="stable")]
         return places, told["subset_digest"]
 
 

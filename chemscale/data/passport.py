@@ -195,7 +195,7 @@ def measure_subsets(rows: Path, key: str, draws: Sequence[tuple[int, int]]) -> l
             draw = SubsetDraw((part["row"].to_pylist() for part in _training(rows)), key, seed, file)
             for _, num_samples in group:
                 told, length = RowsDigest(), 0
-                for part, mine in zip(_training(rows), draw.chosen(num_samples), strict=True):
+                for part, (mine, _) in zip(_training(rows), draw.chosen(num_samples), strict=True):
                     chosen = part.filter(pa.array(mine))
                     told.add(chosen["row"].to_pylist())
                     length += pc.sum(chosen["length"]).as_py() or 0

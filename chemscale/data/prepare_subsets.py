@@ -20,10 +20,11 @@ from chemscale.io import atomic_path
 
 
 def prepare(folder: Path, key: str, seed: int, num_samples: int) -> None:
-    """Write `subsets/seed{seed}/n{num_samples}.parquet` of a data folder: the places of a subset's rows in the shards.
+    """Write `subsets/seed{seed}/n{num_samples}.parquet` of a data folder: the rows of a subset in the shards' order.
 
-    The file's metadata name the data set, the digest of the data and that of the subset's rows. Another subset is
-    another file. Memory does not grow with the number of rows.
+    `place` is a row's place in the shards, `key` its keyed hash, in whose order the rows were drawn. The file's
+    metadata name the data set, the digest of the data and that of the subset's rows. Another subset is another file.
+    Memory does not grow with the number of rows.
 
     Raises:
         DataError: there are fewer training rows than asked for.
@@ -51,10 +52,12 @@ def prepare(folder: Path, key: str, seed: int, num_samples: int) -> None:
         draw = SubsetDraw((part for _, part in rows()), key, seed, file)
         digest = RowsDigest()
         with atomic_path(folder / "subsets" / f"seed{seed}" / f"n{num_samples}.parquet") as temporary:
-            schema = pa.schema([pa.field("place", pa.int64(), nullable=False)])
+            schema = pa.schema(
+                [pa.field("place", pa.int64(), nullable=False), pa.field("key", pa.uint64(), nullable=False)]
+            )
             with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-                for (places, part), mine in zip(rows(), draw.chosen(num_samples), strict=True):
-                    writer.write_table(pa.table([pa.array(places[mine])], schema=schema))
+                for (places, part), (mine, keys) in zip(rows(), draw.chosen(num_samples), strict=True):
+                    writer.write_table(pa.table([pa.array(places[mine]), pa.array(keys)], schema=schema))
                     digest.add(part[mine].tolist())
                 writer.add_key_value_metadata(
                     {

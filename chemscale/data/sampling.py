@@ -42,4 +42,4 @@ def sample(folder: Path, split: str, number: int, key: str, seed: int, columns: 
             (part["row"].to_pylist() for part in split_rows(folder, split, ["row"])), f"{folder.name}|{key}", seed, file
         )
         chosen = zip(split_rows(folder, split, columns), draw.chosen(number), strict=True)
-        return pa.concat_tables([part.filter(pa.array(mine)) for part, mine in chosen])
+        return pa.concat_tables([part.filter(pa.array(mine)) for part, (mine, _) in chosen])

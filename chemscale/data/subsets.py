@@ -201,8 +201,11 @@ class SubsetDraw:
         for size in self._sizes:
             yield np.frombuffer(self._file.read(8 * size), np.uint64)
 
-    def chosen(self, num_samples: int) -> Iterator[NDArray[np.bool_]]:
-        """Which rows of each part belong to the subset of `num_samples` rows; there are at least so many."""
+    def chosen(self, num_samples: int) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.uint64]]]:
+        """Which rows of each part belong to the subset of `num_samples` rows, and their keys.
+
+        There are at least so many rows.
+        """
         bucket = int(np.searchsorted(np.cumsum(self._counts), num_samples))
         within = np.sort(np.concatenate([keys[keys >> np.uint64(48) == bucket] for keys in self._parts()]))
         taken = num_samples - int(self._counts[:bucket].sum())
@@ -213,7 +216,7 @@ class SubsetDraw:
             equal_left -= len(equal)
             mine = keys < last
             mine[equal] = True
-            yield mine
+            yield mine, keys[mine]
 
 
 def content_digest(content: bytes) -> bytes:

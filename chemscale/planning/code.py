@@ -131,6 +131,7 @@ _TRAINING = (
     "training/run",
     "training/sampler",
     "training/schedule",
+    "training/shared",
     "training/zero",
     "data/arrays",
     "data/manifest",

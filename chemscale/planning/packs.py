@@ -17,25 +17,25 @@ def packs(cells: Iterable[Cell], seconds: float = PACK_SECONDS) -> dict[str, lis
     """The cells in packs of one family each, balanced by estimated cost: {"painn-0": [cells], ...}.
 
     Every cell that one process trains is in exactly one pack. The answer depends on the cells alone, not on their
-    order. A pack takes about `seconds` at most, or is a single cell that takes longer; within a pack the dearest cells
-    come first.
+    order. A pack takes about `seconds` at most, or is a single unit that takes longer: a cell, or the cells that share
+    steps, by number of samples, so that each goes on from the one before. Within a pack the dearest units come first.
     """
-    families: dict[str, list[Cell]] = {}
+    families: dict[str, dict[str, list[Cell]]] = {}
     for cell in cells:
         if cell.engine["ranks"] == 1:
-            families.setdefault(cell.family, []).append(cell)
+            unit = cell.shared_path if cell.shares_steps else cell.path
+            families.setdefault(cell.family, {}).setdefault(unit, []).append(cell)
     found: dict[str, list[Cell]] = {}
-    for family, members in sorted(families.items()):
-        members.sort(key=lambda cell: (-estimated_seconds(cell), cell.path))
-        count = math.ceil(sum(map(estimated_seconds, members)) / seconds)
-        count = min(max(count, 1), len(members))
-        # each cell, dearest first, goes to the pack that has least
+    for family, units in sorted(families.items()):
+        costs = {unit: sum(map(estimated_seconds, members)) for unit, members in units.items()}
+        count = min(max(math.ceil(sum(costs.values()) / seconds), 1), len(units))
+        # each unit, dearest first, goes to the pack that has least
         loads = [(0.0, index) for index in range(count)]
         filled: list[list[Cell]] = [[] for _ in range(count)]
-        for cell in members:
+        for unit in sorted(units, key=lambda unit: (-costs[unit], unit)):
             load, index = heapq.heappop(loads)
-            filled[index].append(cell)
-            heapq.heappush(loads, (load + estimated_seconds(cell), index))
+            filled[index].extend(sorted(units[unit], key=lambda cell: cell.num_samples))
+            heapq.heappush(loads, (load + costs[unit], index))
         found.update({f"{family}-{index}": pack for index, pack in enumerate(filled)})
     return found
 

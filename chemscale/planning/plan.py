@@ -63,7 +63,8 @@ def plan_cell(cell: Cell, longest: int | None) -> dict[str, Any]:
         )
         flops = one["flops_full"] * frames
         unique, seen = cell.num_samples, frames
-    seconds = estimated_seconds(cell)
+    shared = _shared_steps(cell, per_step)
+    seconds = estimated_seconds(cell) * (1 - shared / steps)
     return {
         "cell": cell.path,
         "family": cell.family,
@@ -79,6 +80,8 @@ def plan_cell(cell: Cell, longest: int | None) -> dict[str, Any]:
         "seen": seen,
         "steps": steps,
         "flops_full": flops,
+        "shared_steps": shared,
+        "shared_flops": flops * shared // steps,
         "peak_memory_bytes": peak_of_rank(cell, longest),
         "engine": "plain" if cell.engine["zero"] == 0 else f"ZeRO {cell.engine['zero']}",
         "ranks": cell.engine["ranks"],
@@ -89,6 +92,18 @@ def plan_cell(cell: Cell, longest: int | None) -> dict[str, Any]:
         "energy_kwh": None,
         "predicted_loss": None,
     }
+
+
+def _shared_steps(cell: Cell, per_step: float) -> int:
+    """How many first steps a run on fewer samples makes for this one: those before its rate falls.
+
+    Cells of several ranks are jobs of their own, of which none waits for another: nothing is counted on.
+    """
+    fewer = max((num for num in cell.engine["shared_with"] if num < cell.num_samples), default=0)
+    if cell.engine["ranks"] > 1:
+        return 0
+    stable = 1 - float(cell.training["decay"])
+    return math.floor(stable * math.ceil(fewer / per_step))
 
 
 def peak_of_rank(cell: Cell, longest: int | None) -> int:
@@ -120,6 +135,7 @@ def plan_study(study: Study) -> dict[str, Any]:
         "total": {
             "cells": len(cells),
             "flops_full": sum(cell["flops_full"] for cell in cells),
+            "shared_flops": sum(cell["shared_flops"] for cell in cells),
             "device_hours": sum(cell["device_hours"] for cell in cells),
             "peak_memory_bytes": max(cell["peak_memory_bytes"] for cell in cells),
             "energy_kwh": None,
@@ -145,9 +161,11 @@ def render(plan: dict[str, Any]) -> str:
             f"{cell['steps']:>8} {cell['flops_full']:>10.2e} {engine:>17} {memory:>7.0f} MB {cell['wall_s']:>8.0f}"
         )
     total = plan["total"]
+    share = total["shared_flops"] / total["flops_full"]
+    saved = f", of which {100 * share:.0f} % are done once for several cells" if share else ""
     lines.append(
-        f"{total['cells']} cells, {total['flops_full']:.2e} FLOPs, {total['device_hours']:.2f} device hours, one core; "
-        + "; ".join(f"{column} unknown: {reason}" for column, reason in plan["reasons"].items())
+        f"{total['cells']} cells, {total['flops_full']:.2e} FLOPs{saved}, {total['device_hours']:.2f} device hours, "
+        "one core; " + "; ".join(f"{column} unknown: {reason}" for column, reason in plan["reasons"].items())
     )
     return "\n".join(lines)
 

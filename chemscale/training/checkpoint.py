@@ -70,7 +70,7 @@ class Checkpoint:
     def save(self, kind: str, step: int, parts: Iterable[dict[str, Tensor]], state: dict[str, Any]) -> None:
         """Write the state after `step` steps, a file for each part of its tensors, then drop older ones of its kind.
 
-        The kinds are `step`, `validated` and, where a run was taken back, `retry`.
+        The kinds are `step`, `validated`, where a run was taken back, `retry`, and, of what cells share, `shared`.
         """
         from safetensors.torch import save_file
 
@@ -88,9 +88,14 @@ class Checkpoint:
         for older in self._states(kind)[:-2]:
             shutil.rmtree(older)
 
-    def newest(self, kind: str) -> int | None:
-        """The step of the newest whole state of this identity; damaged state is passed over with a line in the log."""
+    def newest(self, kind: str, up_to: int | None = None) -> int | None:
+        """The step of the newest whole state of this identity, after at most `up_to` steps where that is given.
+
+        Damaged state is passed over with a line in the log.
+        """
         for folder in reversed(self._states(kind)):
+            if up_to is not None and folder > self._folder(kind, up_to):
+                continue
             marker = _verified(folder)
             if marker is None:
                 self.log.warning("%s is not whole: passed over", folder)

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -20,13 +21,14 @@ from chemscale.data.manifest import read_manifest
 from chemscale.errors import DivergedError, Stopped
 from chemscale.families import LOSS_UNITS
 from chemscale.grid import Cell, protocol_label
-from chemscale.io import digest, write_json
+from chemscale.io import atomic_path, digest, write_json
 from chemscale.records import SCHEMA_VERSION, loss_spikes, write_metrics
 from chemscale.training.checkpoint import Checkpoint
 from chemscale.training.meters import EnergyMeter, matmul_peak
 from chemscale.training.metrics import Curve, provenance, timestamp, whole_lines, write_clusters
 from chemscale.training.ranks import device
 from chemscale.training.schedule import learning_rate
+from chemscale.training.shared import KIND, SharedSteps
 
 if TYPE_CHECKING:
     from chemscale.training.engine import Engine
@@ -83,6 +85,9 @@ class Progress:
     wall_s: float = 0.0
     steps_s: float = 0.0  # of it, in steps
     energy_j: float | None = 0.0  # of all ranks; None where a part of it is not known
+    shared_steps: int = 0  # the first steps, where a run on fewer samples made them
+    shared_s: float = 0.0  # of wall_s, in those
+    shared_flops: int = 0  # of flops_full, in those
 
 
 @dataclass
@@ -121,6 +126,12 @@ class Job:
             | {f"data of {name}": value for name, value in evaluations.items()},
             log,
         )
+        self.shared: SharedSteps | None = None
+        self._shared_steps = 0  # the number of steps after which a state is left for others
+        if cell.shares_steps and cell.engine["shared_with"]:
+            content = arrays.content(datasets.folder(cell.data["key"]), None, None)
+            identity = {"config": cell.shared_digest, "data": self.data_digest, "arrays": content, "code": code}
+            self.shared = SharedSteps(cell, root, identity, log)
         self.retry = self.checkpoint.retry()
         self._should_stop = should_stop
         self._saved = self._begun = time.monotonic()
@@ -128,9 +139,12 @@ class Job:
 
     # --- data ---------------------------------------------------------------------------------------------------------
 
-    def subset(self, data: arrays.DataArrays) -> Split:
-        """The training subset: the first `num_samples` training rows in the order of the seed's keyed hash."""
-        return Split(*data.subset(self.cell.seed, self.cell.num_samples))
+    def subset(self, data: arrays.DataArrays, *, drawn: bool = False) -> Split:
+        """The training subset: the first `num_samples` training rows in the order of the seed's keyed hash.
+
+        They are in the order of the shards, or, `drawn`, in that of the hash.
+        """
+        return Split(*data.subset(self.cell.seed, self.cell.num_samples, drawn=drawn))
 
     @staticmethod
     def split(data: arrays.DataArrays, name: str) -> Split:
@@ -161,11 +175,20 @@ class Job:
         )
         return True
 
-    def resume(self, engine: Engine) -> tuple[Progress, Any, Curve]:
-        """The progress, the best weights and the curve to go on with; a fresh start where no state fits."""
+    def resume(self, engine: Engine, shared_steps: int = 0) -> tuple[Progress, Any, Curve]:
+        """The progress, the best weights and the curve to go on with; a fresh start where no state fits.
+
+        The first `shared_steps` steps are those of runs on more samples, too.
+        """
         # not before there is something to train: it imports torch, which publishing records does without
         self._meter = EnergyMeter(device(self.cell.engine["device"]).type, self.cell.threads)
+        self._shared_steps = shared_steps
         step = self.ranks.told_by_first(self._step_to_continue() if self.ranks.writes else 0)
+        if step == 0 and self.retry is None and self.shared is not None:
+            with self.shared.held() if self.ranks.writes else nullcontext(False) as held:
+                found = self._resume_shared(engine, self.shared, held)
+            if found is not None:
+                return found
         kind = self._kind if self.retry is None or step > self.retry["from_step"] else "validated"
         curve = Curve(self.checkpoint.curve if self.ranks.writes else None, step)
         if step == 0:
@@ -174,6 +197,24 @@ class Job:
         best = engine.load_state(parts, step)
         self.log.info("%s: continues after step %d", self.cell.path, step)
         return Progress(**state["progress"]), best, curve
+
+    def _resume_shared(self, engine: Engine, shared: SharedSteps, held: bool) -> tuple[Progress, Any, Curve] | None:
+        """What `resume` gives, by the steps that a run on fewer samples has made; None where there are none."""
+        step = self.ranks.told_by_first(shared.newest(self._shared_steps) if held else 0)
+        if step == 0:
+            return None
+        parts, state = shared.checkpoint.load(KIND, step)
+        best = engine.load_state(parts, step)
+        progress = Progress(**state["progress"])
+        if state["num_samples"] != self.cell.num_samples:
+            progress.shared_steps, progress.shared_s = step, progress.wall_s
+            progress.shared_flops = progress.flops["flops_full"]
+        if self.ranks.writes:
+            with atomic_path(self.checkpoint.curve) as temporary:
+                shutil.copyfile(shared.checkpoint.curve, temporary)
+        self.ranks.totals([0.0])  # all have read it before it is let go
+        self.log.info("%s: goes on after %d steps of n%d", self.cell.path, step, state["num_samples"])
+        return progress, best, Curve(self.checkpoint.curve if self.ranks.writes else None, step)
 
     def _step_to_continue(self) -> int:
         """The step of the state to go on from, and no state of a later one left; 0 where there is none."""
@@ -197,8 +238,15 @@ class Job:
             self._save("validated", engine, progress, best, curve)
 
     def after_step(self, engine: Engine, progress: Progress, best: Any, curve: Curve) -> None:
-        """Checkpoint when it is time or when a signal asks to stop; then `Stopped` ends the run."""
+        """Checkpoint when it is time or when a signal asks to stop; then `Stopped` ends the run.
+
+        After the last step that is shared, leave the state for runs on more samples.
+        """
         self._meter.update()
+        if self.shared is not None and self.retry is None and progress.step == self._shared_steps:
+            with self.shared.held() if self.ranks.writes else nullcontext(False) as held:
+                if self.ranks.told_by_first(held and self.shared.wanted()):
+                    self._save_shared(self.shared, engine, progress, best, curve)
         now = time.monotonic()
         # any rank may have got the signal; one clock decides
         due = self.ranks.writes and now - self._saved >= self.cell.engine["checkpoint_seconds"]
@@ -211,7 +259,15 @@ class Job:
             curve.close()
             raise Stopped(f"{self.cell.path}: stopped after step {progress.step}, checkpoint written")
 
-    def _save(self, kind: str, engine: Engine, progress: Progress, best: Any, curve: Curve) -> None:
+    def _save_shared(self, shared: SharedSteps, engine: Engine, progress: Progress, best: Any, curve: Curve) -> None:
+        if self.ranks.writes:
+            curve.flush()
+            shared.keep_curve(self.checkpoint.curve, progress.step)
+        self._save(KIND, engine, progress, best, curve, shared.checkpoint)
+
+    def _save(
+        self, kind: str, engine: Engine, progress: Progress, best: Any, curve: Curve, into: Checkpoint | None = None
+    ) -> None:
         self._count(progress)
         self._saved = self._begun
         # an infinite best loss is no JSON: before the first validation it is left to the default
@@ -219,7 +275,8 @@ class Job:
         parts = engine.state(best)
         if self.ranks.writes:
             curve.flush()
-            self.checkpoint.save(kind, progress.step, parts, {"progress": kept})
+            state = {"progress": kept, "num_samples": self.cell.num_samples}
+            (into or self.checkpoint).save(kind, progress.step, parts, state)
         else:
             # an engine that keeps a share of the state on each rank needs all of them to tell it
             deque(parts, maxlen=0)
@@ -303,6 +360,10 @@ class Job:
             "wall_s": progress.wall_s,
             "device_s": progress.wall_s * self.ranks.size,
             "steps_s": progress.steps_s,
+            # what of all this a run on fewer samples did, once for both
+            "shared_steps": progress.shared_steps,
+            "shared_s": progress.shared_s,
+            "shared_flops": progress.shared_flops,
             "seen_per_s": progress.seen / progress.steps_s,
             "flops_per_s": flops_per_s,
             "matmul_peak_flops_per_s": peak,

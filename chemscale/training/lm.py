@@ -24,7 +24,7 @@ from chemscale.training.job import Job
 from chemscale.training.metrics import cluster_sums
 from chemscale.training.ranks import Ranks, device
 from chemscale.training.sampler import TokenBatches, micro_batches, total_steps
-from chemscale.training.schedule import validation_steps
+from chemscale.training.schedule import stable_steps, validation_steps
 
 # Computed tokens per evaluation batch: large enough to be fast, small enough to stay in the cache.
 _EVALUATION_TOKENS = 4096
@@ -43,12 +43,15 @@ def train(job: Job, attempts: int) -> None:
     # --- data: the subset of this seed, and the fixed validation and test splits --------------------------------------
     data = job.datasets.language(cell.data["key"])
     tokenizer = Tokenizer.load(job.datasets.folder(cell.data["key"]) / "tokenizer.json")
-    subset = job.subset(data)
+    # a single pass follows the draw, so that a smaller subset's is its beginning
+    once = cell.protocol["kind"] == "one_pass"
+    subset = job.subset(data, drawn=once)
     validation = job.split(data, "validation")
     test = job.split(data, "test")
     predicted = _predicted(data, subset.index)
-    sampler = TokenBatches(predicted, settings["batch_tokens"], cell.seed)
+    sampler = TokenBatches(predicted, settings["batch_tokens"], cell.seed, given_order=once)
     steps = total_steps(cell.protocol, sampler)
+    shared = min(stable_steps(steps, settings), sampler.settled()) if cell.shares_steps else 0
 
     # --- model and engine ---------------------------------------------------------------------------------------------
     model, initial = registry.outline(
@@ -58,10 +61,10 @@ def train(job: Job, attempts: int) -> None:
     engine = make(model, cell, ranks, initial, device(cell.engine["device"]))
 
     # --- the loop -----------------------------------------------------------------------------------------------------
-    progress, best, curve = job.resume(engine)
+    progress, best, curve = job.resume(engine, shared)
     if best is None:
         best = engine.weights()  # the room for them: found later, it would break up what a step's passes use again
-    to_validate = set(validation_steps(steps, settings["validations"]))
+    to_validate = set(validation_steps(steps, settings))
     for chosen in sampler.from_step(progress.step):
         if progress.step == steps or progress.stale == cell.protocol.get("patience"):
             break

@@ -59,7 +59,7 @@ def train(job: Job, attempts: int) -> None:
 
     # --- the loop -----------------------------------------------------------------------------------------------------
     progress, best, curve = job.resume(engine)
-    to_validate = set(validation_steps(steps, settings["validations"]))
+    to_validate = set(validation_steps(steps, settings))
     for chosen in sampler.from_step(progress.step):
         if progress.step == steps or progress.stale == cell.protocol.get("patience"):
             break

@@ -92,6 +92,8 @@ def run_cell(
             if ranks.writes:
                 # a finished cell keeps its weights alone; the run that finished it may have died before this
                 job.checkpoint.drop_states("step", "validated", "retry")
+                if job.shared is not None:
+                    job.shared.drop_if_done()
             if publish and ranks.writes:
                 job.checkpoint.publish(job.folder)
     except (Stopped, LockedError):

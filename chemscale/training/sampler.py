@@ -23,26 +23,46 @@ def _permutation(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
 class TokenBatches:
     """Batches of whole molecules of similar length, each of at most `batch_tokens` tokens."""
 
-    def __init__(self, lengths: NDArray[np.int64], batch_tokens: int, seed: int) -> None:
-        """`lengths`: computed tokens of each molecule of the subset."""
-        self.lengths, self.batch_tokens, self.seed = lengths, batch_tokens, seed
+    def __init__(self, lengths: NDArray[np.int64], batch_tokens: int, seed: int, *, given_order: bool = False) -> None:
+        """Batches of a subset.
+
+        Args:
+            lengths: computed tokens of each of its molecules.
+            batch_tokens: the most tokens of a batch, unless one molecule has more.
+            seed: of the order.
+            given_order: take the molecules as they are given, and not in a new random order each epoch: the batches of
+                the first molecules are then those of a smaller subset, see `settled`.
+        """
+        self.lengths, self.batch_tokens, self.seed, self.given_order = lengths, batch_tokens, seed, given_order
 
     def epoch(self, epoch: int) -> list[NDArray[np.int64]]:
         """The batches of an epoch, in order: indices into the subset; every molecule stands in exactly one."""
-        order = _permutation(len(self.lengths), self.seed, epoch)
-        window = max(1, round(_WINDOW * self.batch_tokens / float(self.lengths.mean())))
-        batches: list[NDArray[np.int64]] = []
-        for start in range(0, len(order), window):
-            chunk = order[start : start + window]
+        return [batch for window in self._windows(epoch) for batch in window]
+
+    def settled(self) -> int:
+        """How many first batches any larger subset that begins with this one has, too, in the given order."""
+        return sum(len(window) for window in list(self._windows(0))[:-1])
+
+    def _windows(self, epoch: int) -> Iterator[list[NDArray[np.int64]]]:
+        """The batches of an epoch, window by window.
+
+        A window depends on no molecule after it; that the last one is whole, only molecules after it could tell.
+        """
+        count = len(self.lengths)
+        order = np.arange(count) if self.given_order else _permutation(count, self.seed, epoch)
+        ends = self.lengths[order].cumsum()
+        window_of = (ends - 1) // (_WINDOW * self.batch_tokens)
+        for number, chunk in enumerate(np.split(order, np.flatnonzero(np.diff(window_of)) + 1)):
             chunk = chunk[np.argsort(self.lengths[chunk], kind="stable")]
             ends = self.lengths[chunk].cumsum()
+            batches = []
             first = taken = 0
             while first < len(chunk):
                 end = max(first + 1, int(np.searchsorted(ends, taken + self.batch_tokens, "right")))
                 batches.append(chunk[first:end])
                 first, taken = end, ends[end - 1]
-        shuffled = _permutation(len(batches), self.seed + 2**32, epoch)
-        return [batches[index] for index in shuffled]
+            shuffled = _permutation(len(batches), self.seed + 2**32, epoch * 2**32 + number)
+            yield [batches[index] for index in shuffled]
 
     def from_step(self, step: int) -> Iterator[NDArray[np.int64]]:
         """The endless stream of batches from a step on."""

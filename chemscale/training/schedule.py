@@ -35,12 +35,22 @@ def learning_rate(step: int, steps: int, settings: Mapping[str, Any]) -> float:
             share = 0.5 * (1 + math.cos(math.pi * progress))
         case other:
             assert other == "stable_decay", other
-            falling = max(1, round(settings["decay"] * steps))
-            share = 1 - math.sqrt(max(0, step - (steps - falling)) / falling)
+            stable = stable_steps(steps, settings)
+            share = 1 - math.sqrt(max(0, step - stable) / (steps - stable))
     return float(peak * (final + (1 - final) * share))
 
 
-def validation_steps(steps: int, count: int) -> list[int]:
-    """The numbers of finished steps at which to validate: `count` log-spaced shares from 1/20 to 1, no repeats."""
+def stable_steps(steps: int, settings: Mapping[str, Any]) -> int:
+    """The number of steps after which the rate of `stable_decay` falls."""
+    return steps - max(1, round(float(settings["decay"]) * steps))
+
+
+def validation_steps(steps: int, settings: Mapping[str, Any]) -> list[int]:
+    """The numbers of finished steps at which to validate: `validations` log-spaced shares from 1/20 to 1, no repeats.
+
+    With `stable_decay` only those while the rate falls, and the last: before that, a loss tells of no amount of data.
+    """
+    count = settings["validations"]
     shares = [20 ** (index / max(1, count - 1) - 1) for index in range(count)] if count > 1 else [1.0]
-    return sorted({max(1, round(share * steps)) for share in shares} | {steps})
+    first = stable_steps(steps, settings) if settings["schedule"] == "stable_decay" else 0
+    return sorted({found for share in shares if (found := max(1, round(share * steps))) > first} | {steps})

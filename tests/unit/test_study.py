@@ -121,3 +121,51 @@ def _refusal(with_engine, engine):
     with pytest.raises(ConfigError) as refused:
         with_engine(engine)
     return str(refused.value)
+
+
+@pytest.fixture
+def with_training(monkeypatch):
+    """The smoke study's ChemGPT trained in one pass, with further settings."""
+    monkeypatch.chdir(SMOKE.parents[1])
+
+    def load(**training):
+        values = yaml.safe_load(SMOKE.read_text())
+        family = values["families"]["chemgpt"]
+        family["protocol"] = {"kind": "one_pass"}
+        family["training"] |= training
+        family["grid"] = [{"sizes": ["w8"], "num_samples": [4000, 16000, 8000]}]
+        for other in ("controls", "evaluate", "waived"):
+            values.pop(other, None)
+        values["families"] = {"chemgpt": family}
+        return study_of(StudyConfig.model_validate(values), SMOKE)
+
+    return load
+
+
+def test_cells_know_who_begins_with_the_same_steps(with_training):
+    study = with_training(schedule="stable_decay", warmup_steps=10, decay=0.25)
+    told = {cell.num_samples: cell.engine["shared_with"] for cell in study.cells}
+    assert told == {4000: [8000, 16000], 8000: [4000, 16000], 16000: [4000, 8000]}
+    assert len({cell.shared_path for cell in study.cells}) == len({cell.shared_digest for cell in study.cells}) == 1
+    plan = plan_study(study)
+    steps = {cell["num_samples"]: cell["steps"] for cell in plan["cells"]}
+    shared = {cell["num_samples"]: cell["shared_steps"] for cell in plan["cells"]}
+    assert shared == {4000: 0, 8000: int(0.75 * steps[4000]), 16000: int(0.75 * steps[8000])}
+    # of 28 parts, three quarters of 4 and of 8
+    assert plan["total"]["shared_flops"] / plan["total"]["flops_full"] == pytest.approx(9 / 28, rel=0.01)
+    assert "32 % are done once for several cells" in render(plan)
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"schedule": "cosine", "warmup_steps": 10},
+        # a share of the steps is another number of them on more samples
+        {"schedule": "stable_decay"},
+    ],
+)
+def test_cells_of_other_schedules_share_nothing(with_training, training):
+    study = with_training(**training)
+    assert [cell.engine["shared_with"] for cell in study.cells] == [[], [], []]
+    assert plan_study(study)["total"]["shared_flops"] == 0
+    assert "done once" not in render(plan_study(study))

@@ -134,8 +134,11 @@ def test_keys_are_the_keyed_hashes():
 def taken(rows, dataset, seed, size):
     """The places of a subset's rows, whatever the parts in which they come."""
     parts = [part.tolist() for part in np.array_split(np.array(rows, object), 7)]
-    found = np.flatnonzero(np.concatenate([*SubsetDraw(parts, dataset, seed, io.BytesIO()).chosen(size)]))
+    chosen = [*SubsetDraw(parts, dataset, seed, io.BytesIO()).chosen(size)]
+    found = np.flatnonzero(np.concatenate([mine for mine, _ in chosen]))
     assert len(found) == size
+    keys = subset_keys([rows[place] for place in found], dataset, seed)
+    assert np.array_equal(np.concatenate([keys for _, keys in chosen]), keys)
     return found
 
 

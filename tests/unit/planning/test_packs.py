@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from chemscale.planning.packs import estimated_seconds, packs
 from chemscale.study import load_study
@@ -34,6 +35,24 @@ def test_packs_are_balanced_and_short() -> None:
     for pack in made.values():
         costs = [estimated_seconds(cell) for cell in pack]
         assert costs == sorted(costs, reverse=True)
+
+
+def test_cells_that_share_steps_follow_each_other_in_one_pack() -> None:
+    cells = [
+        replace(
+            cell,
+            protocol={"kind": "one_pass"},
+            training={**cell.training, "schedule": "stable_decay", "warmup_steps": 10},
+        )
+        for cell in load_study("config.yaml").cells
+        if cell.family == "chemgpt"
+    ]
+    made = packs(reversed(cells), seconds=1e-3)
+    assert len(made) == len({(cell.size, cell.seed) for cell in cells})
+    for pack in made.values():
+        assert len({(cell.size, cell.seed) for cell in pack}) == 1
+        samples = [cell.num_samples for cell in pack]
+        assert samples == sorted(samples)
 
 
 def test_a_cell_longer_than_a_pack_is_alone() -> None:

@@ -84,10 +84,31 @@ def test_rate_rises_falls_and_ends():
     assert all(a >= b for a, b in itertools.pairwise(rates[100:]))
 
 
+def _validated(count, **schedule):
+    return {"validations": count, "schedule": "cosine", **schedule}
+
+
 def test_validation_steps_end_with_the_last_step():
-    assert validation_steps(1000, 4) == [50, 136, 368, 1000]
-    assert validation_steps(3, 8)[-1] == 3
-    assert validation_steps(10, 1) == [10]
+    assert validation_steps(1000, _validated(4)) == [50, 136, 368, 1000]
+    assert validation_steps(3, _validated(8))[-1] == 3
+    assert validation_steps(10, _validated(1)) == [10]
+
+
+def test_validations_wait_until_a_stable_rate_falls():
+    assert validation_steps(1000, _validated(8, schedule="stable_decay", decay=0.5)) == [652, 1000]
+    assert validation_steps(1000, _validated(2, schedule="stable_decay", decay=0.1)) == [1000]
+
+
+def test_a_larger_subset_begins_with_the_settled_batches_of_a_smaller_one():
+    lengths = _lengths(6000)
+    whole = TokenBatches(lengths, 256, 3, given_order=True).epoch(0)
+    assert sorted(np.concatenate(whole)) == list(range(6000))
+    for count in (1, 500, 1777, 4000):
+        smaller = TokenBatches(lengths[:count], 256, 3, given_order=True)
+        settled, batches = smaller.settled(), smaller.epoch(0)
+        assert len(batches) - 34 <= settled < len(batches)
+        assert all(np.array_equal(a, b) for a, b in zip(batches[:settled], whole, strict=False))
+        assert sorted(np.concatenate(batches)) == list(range(count))
 
 
 @pytest.mark.parametrize(("ranks", "limit"), [(1, 200), (2, None), (2, 100), (3, 64), (2, 40)])
