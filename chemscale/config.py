@@ -265,7 +265,8 @@ class Training(Section):
     """Optimiser and schedule: AdamW, linear warm-up, a schedule, clipped gradients, averaged weights."""
 
     learning_rate: LearningRate
-    # after the warm-up: constant (the paper's), cosine, or the peak until a decay at the end
+    # after the warm-up: constant (the paper's), cosine, or the peak until a decay at the end; in one pass with
+    # warmup_steps, a run of the last one goes on from that on fewer samples
     schedule: Literal["constant", "cosine", "stable_decay"] = "cosine"
     warmup: Share = 0.1  # share of the steps
     warmup_steps: Positive | None = None  # in its place
@@ -276,7 +277,8 @@ class Training(Section):
     beta2: Share = 0.99
     gradient_clip: PositiveFloat = 1.0
     average: Share = 0.0  # decay per step of the averaged weights that are evaluated; 0 evaluates the last weights
-    validations: Positive = 8  # at log-spaced shares of the steps; the best one is kept
+    # at log-spaced shares of the steps, of stable_decay only while the rate falls; the best one is kept
+    validations: Positive = 8
     # share of the rate at which a run that diverges goes on, once, from its last validation; unset, it fails
     retry_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
 

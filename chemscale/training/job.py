@@ -221,7 +221,7 @@ class Job:
         step = self.checkpoint.newest(self._kind)
         if step is None and self.retry is not None:
             step = self.retry["from_step"]
-        if step is not None and not whole_lines(self.checkpoint.curve, step):
+        if step and not whole_lines(self.checkpoint.curve, step):
             self.log.warning("%s: the curve lacks steps before the checkpoint: training starts anew", self.cell.path)
             step = None
         # a later state is not whole, and would count among the newest ones that are kept

@@ -2,7 +2,11 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from chemscale.training.job import Datasets
 from chemscale.training.run import main_pack, run_cell
 
 LOG = logging.getLogger("test")
+PACKAGE = Path(__file__).parents[3]
 KEY = "toy-draw"
 SAMPLES = (200, 400, 800)
 FILES = ("metrics.json", "metrics.jsonl", "test_clusters.parquet", "checkpoint/weights.safetensors")
@@ -126,6 +131,22 @@ def test_states_that_cannot_be_had_are_done_without(cells, alone, data_dir, tmp_
     else:
         assert _train(cells[1], root, data_dir) == alone[1]
     assert _provenance(cells[1], root)["shared_steps"] == 0
+
+
+def test_ranks_go_on_together(cells, data_dir, tmp_path):
+    cells = [replace(cell, engine={**cell.engine, "ranks": 2, "zero": 2}) for cell in cells[:2]]
+
+    def train(cell, root):
+        job = {"cell": cell.to_dict(), "root": str(root), "data_dir": str(data_dir), "code": "code"}
+        job["log_file"] = str(tmp_path / "cell.log")
+        command = [sys.executable, "-m", "chemscale.training.launch", json.dumps(job)]
+        subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PACKAGE)}, check=True)
+        return {name: sha256_file(cell.folder(root) / name) for name in FILES}
+
+    alone = train(cells[1], tmp_path / "alone")
+    train(cells[0], tmp_path / "shared")
+    assert train(cells[1], tmp_path / "shared") == alone
+    assert _provenance(cells[1], tmp_path / "shared")["shared_steps"] > 0
 
 
 def test_a_failed_cell_leaves_those_that_share_its_steps_be(cells, alone, data_dir, tmp_path, monkeypatch):
