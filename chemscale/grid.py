@@ -85,8 +85,8 @@ class Cell:
     @property
     def shared_path(self) -> str:
         """The folder below `results/STUDY` of states from which runs on more samples go on."""
-        head = "cells" if self.control is None else f"controls/{self.control}"
-        return f"shared/{head}/{self.family}/{self.size}/seed{self.seed}"
+        head = "" if self.control is None else f"{self.control}-"
+        return f"shared/{head}{self.family}-{self.size}-seed{self.seed}"
 
     def folder(self, root: Path) -> Path:
         """The cell's folder, below the study's results folder `root`."""

@@ -247,6 +247,8 @@ def cell_columns(family: FamilyResults) -> dict[str, tuple[str, str]]:
 
     columns = {fill(column): (heading, fill(unit)) for column, (heading, unit) in CELL_COLUMNS.items()}
     columns |= {name: further_heading(name) for name in family.further_metrics}
+    if any(row.values.get("shared_steps") for row in family.cells):
+        columns["shared_steps"] = ("shared steps", "of a smaller subset's run")
     return columns | RUN_COLUMNS
 
 

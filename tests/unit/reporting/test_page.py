@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from chemscale.errors import RecordError
 from chemscale.io import read_json, read_parquet, write_json
 from chemscale.reporting.figures import draw_all
 from chemscale.reporting.markup import inline_svg
-from chemscale.reporting.page import reason_parts, render, write_page
+from chemscale.reporting.page import cell_columns, reason_parts, render, write_page
+from chemscale.reporting.results import load_results
 from chemscale.units import format_number
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -118,6 +119,13 @@ def test_every_cell_law_and_control_is_on_the_page(planted: Path, page: Page) ->
                 row["subject"] in ("training_sample", "validation") or row["metric"] in ("molecules", "scaffolds")
             )
             assert shared or (table, row[key]) in shown
+
+
+def test_shared_steps_have_a_column_where_there_are_some(planted: Path) -> None:
+    family = load_results(planted).families[0]
+    assert "shared_steps" not in cell_columns(family)
+    first = replace(family.cells[0], values=family.cells[0].values | {"shared_steps": 40})
+    assert "shared_steps" in cell_columns(replace(family, cells=[first, *family.cells[1:]]))
 
 
 def test_losses_and_exponents_stand_nowhere_unmarked(planted: Path, page: Page) -> None:
