@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,12 +33,14 @@ class SharedSteps:
     @contextmanager
     def held(self) -> Iterator[bool]:
         """Hold the folder within the block: whether it could be had."""
-        try:
-            with self.checkpoint.lock():
-                yield True
-        except LockedError:
-            self._log.info("%s: another process is at the shared steps: done without them", self._cell.path)
-            yield False
+        with ExitStack() as stack:
+            held = True
+            try:
+                stack.enter_context(self.checkpoint.lock())
+            except LockedError:
+                self._log.info("%s: another process is at the shared steps: done without them", self._cell.path)
+                held = False
+            yield held
 
     def newest(self, limit: int) -> int:
         """The step of the latest whole state after at most `limit` steps that has its curve; 0 where there is none."""
