@@ -25,6 +25,7 @@ def prepared(size: str, num_samples: int, seeds: Sequence[int] = (0,)) -> list[C
     """The quickstart's language cells of a size on its own molecules, the rules for their data run where need be."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     config |= {"study": "faults", "data_dir": str(DATA), "results_dir": str(SCRATCH / "results"), "controls": {}}
+    config.pop("evaluate")
     config["data"] = {"molecules": config["data"]["molecules"]}
     config["families"] = {"chemgpt": config["families"]["chemgpt"]}
     config["families"]["chemgpt"]["grid"] = [{"sizes": [size], "num_samples": [num_samples], "seeds": list(seeds)}]
