@@ -29,15 +29,13 @@ def check_grid(root: Path, study: dict[str, Any], findings: Findings) -> None:
     for key in ("cells", "controls"):
         stored = {Cell.from_dict(values).path: values for values in study[key]}
         wanted = {Cell.from_dict(values).path: values for values in resolved[key]}
-        findings.same_names(f"config.json: {key}", stored, wanted)
-        for path in stored.keys() & wanted.keys():
+        for path in findings.same_names(f"config.json: {key}", stored, wanted):
             findings.equal(f"config.json: {key}: {path}", stored[path], wanted[path])
     rows = {row["cell"]: row for row in read_parquet(root / "tables" / "plan.parquet").to_pylist()}
     planned = {
         cell.path: plan_cell(cell, expected.longest_molecule(cell)) for cell in expected.cells + expected.controls
     }
-    findings.same_names("tables/plan.parquet", rows, planned)
-    for path in rows.keys() & planned.keys():
+    for path in findings.same_names("tables/plan.parquet", rows, planned):
         for column in ("N", "num_params", "D", "steps", "flops_full", "protocol"):
             findings.equal(f"tables/plan.parquet: {path}: {column}", rows[path][column], planned[path][column])
     folders = {

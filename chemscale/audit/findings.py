@@ -48,12 +48,16 @@ class Findings:
         self.compared += 1
         self.differences.append(difference)
 
-    def same_names(self, where: str, found: Iterable[str], expected: Iterable[str]) -> None:
-        """Compare two sets of names; each missing and each unknown one is a difference."""
+    def same_names(self, where: str, found: Iterable[str], expected: Iterable[str]) -> list[str]:
+        """Compare two sets of names; each missing and each unknown one is a difference.
+
+        Returns those in both, in order: the evidence, of which the first is shown, must be the same each time.
+        """
         found, expected = set(found), set(expected)
         self.compared += 1
         self.differences += [f"{where}: {name} is missing" for name in sorted(expected - found)]
         self.differences += [f"{where}: {name} is unknown" for name in sorted(found - expected)]
+        return sorted(found & expected)
 
     def same_tables(
         self, where: str, found: pd.DataFrame, expected: pd.DataFrame, key: str | None, close: bool

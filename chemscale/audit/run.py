@@ -99,8 +99,7 @@ def _check_verdict(root: Path, checks: list[dict[str, Any]], findings: Findings)
     """The audit of the records, which the page prints, says what the checks say now."""
     stored = {check["name"]: check for check in read_json(root / "audit" / "records.json")["checks"]}
     now = {check["name"]: check for check in checks if check["name"] in {"study", *RECORDS}}
-    findings.same_names("audit/records.json: check", stored, now)
-    for name in stored.keys() & now.keys():
+    for name in findings.same_names("audit/records.json: check", stored, now):
         findings.equal(f"audit/records.json: {name}", stored[name], now[name])
 
 

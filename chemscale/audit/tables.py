@@ -81,8 +81,7 @@ def check_passport_table(root: Path, study: dict[str, Any], findings: Findings) 
     for name in study["data"]:
         rows = passport_rows(name, read_json(root / "data" / name / "passport.json"))
         expected |= {row["entry"]: row for row in rows}
-    findings.same_names("tables/passport.parquet", found, expected)
-    for entry in found.keys() & expected.keys():
+    for entry in findings.same_names("tables/passport.parquet", found, expected):
         for column in sorted(found[entry].keys() | expected[entry].keys()):
             where = f"tables/passport.parquet: row {entry}, column {column}"
             findings.equal(where, found[entry].get(column), expected[entry].get(column))

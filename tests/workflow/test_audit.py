@@ -409,7 +409,7 @@ def _row_of_an_evaluation(study):
         (_result("wasserstein_qed", "model"), "evaluations", "wasserstein_qed, model, value"),
         (_result("gap_mae", "trained"), "evaluations", "gap_mae, trained, value"),
         (_result("dipole_mae", "morgan", "high"), "evaluations", "dipole_mae, morgan, high"),
-        (_prediction, "evaluations", "probe, gap_mae"),
+        (_prediction, "evaluations", "gap_mae, trained"),
         (_easier_truth, "evaluations", "test of data molecules"),
         (_more_novel, "evaluations", "which molecules are known"),
         (_no_evaluation, "evaluations", "cells/chemgpt/w8/n400/seed0 is missing"),
