@@ -10,8 +10,8 @@ one step and that of another one.
   the longest of a batch, and with its grouping by length, which sorts 50 batches at a time: each is timed over whole
   groups. Molecules in a step: 16 for the Trainer, 16 in the mean for ours, whose batches are filled by tokens.
 - w256, w256_filled and w512: the share of one core's peak: 6 (N + V w) FLOPs a useful token, against the best median
-  over square products of 512 to 4,096. The Trainer's 16 molecules are 474 tokens, too few
-  to make light of the optimiser's step; w256_filled and w512 take 2,048.
+  over square products of 512 to 4,096. The Trainer's 16 molecules are 474 tokens, too few to make light of the
+  optimiser's step; w256_filled and w512 take 2,048.
 - w16, w32, w64 (24 layers, 16 heads): GPTNeoForCausalLM with torch's AdamW as it comes, over the very batches of ours.
 - start: seconds from the start of a process to the end of its first step, for 24 layers of w 16.
 

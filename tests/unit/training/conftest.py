@@ -12,17 +12,27 @@ def _split(index):
     return ("test", "validation", "train", "train", "train", "train")[index % 6]
 
 
+def _strings(random, count, in_group):
+    """Rows of strings of carbon and oxygen."""
+    strings = ["".join(random.choice(["[C]", "[O]", "[=C]"], length)) for length in random.integers(2, 20, count)]
+    return [
+        {"smiles": f"toy {i}", "selfies": s, "group": str(i // in_group), "split": _split(i // in_group)}
+        for i, s in enumerate(strings)
+    ]
+
+
+@pytest.fixture(scope="session")
+def make_strings():
+    """A function that makes so many rows of strings, each a group of its own."""
+    return lambda count: _strings(np.random.default_rng(0), count, 1)
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory, write_data):
     """A data folder with 120 strings of carbon and oxygen and 60 three-atom frames."""
     root = tmp_path_factory.mktemp("data")
     random = np.random.default_rng(0)
-    strings = ["".join(random.choice(["[C]", "[O]", "[=C]"], length)) for length in random.integers(2, 20, 120)]
-    rows = [
-        {"smiles": f"toy {i}", "selfies": s, "group": str(i // 2), "split": _split(i // 2)}
-        for i, s in enumerate(strings)
-    ]
-    write_data(root / LANGUAGE_KEY, rows, draws=[(seed, 30) for seed in (0, 1, 3)])
+    write_data(root / LANGUAGE_KEY, _strings(random, 120, 2), draws=[(seed, 30) for seed in (0, 1, 3)])
 
     frames = []
     for i in range(60):

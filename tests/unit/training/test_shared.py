@@ -8,7 +8,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from chemscale.errors import Stopped, TrainingError
@@ -25,16 +24,10 @@ FILES = ("metrics.json", "metrics.jsonl", "test_clusters.parquet", "checkpoint/w
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory, write_data):
+def data_dir(tmp_path_factory, write_data, make_strings):
     """A data folder with 1,200 strings, 800 of them for training."""
     root = tmp_path_factory.mktemp("data")
-    random = np.random.default_rng(0)
-    strings = ["".join(random.choice(["[C]", "[O]", "[=C]"], length)) for length in random.integers(2, 20, 1200)]
-    rows = [
-        {"smiles": f"toy {i}", "selfies": s, "group": str(i), "split": ("test", "validation", *["train"] * 4)[i % 6]}
-        for i, s in enumerate(strings)
-    ]
-    write_data(root / KEY, rows, draws=[(0, num) for num in SAMPLES])
+    write_data(root / KEY, make_strings(1200), draws=[(0, num) for num in SAMPLES])
     return root
 
 
