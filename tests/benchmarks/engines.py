@@ -7,8 +7,9 @@ ranks with ZeRO-2 that a signal stops about half-way and others end: one process
 The same order of data, and losses that differ from those of one process by no more than this, relatively:
 
 - at a peak rate of 1e-3, 1e-5 (spread) and 1e-4 (continued);
-- at the study's own rate, at which rounding grows, three times what one process differs from itself when it takes each
-  step in two micro-batches; the largest of three seeds each, since how far it grows is a matter of chance.
+- at the study's own rate, three times what one process differs from itself when it takes each step in two
+  micro-batches. Rounding grows exponentially there, so that one run's difference says little: it is the geometric mean
+  of the ratios of several seeds that is held to three. The largest differences are printed beside it.
 
 `ended`: thirty runs of two ranks with ZeRO-2 in a row, each of which ends with code 0. Exits with 1 where one of all
 this does not hold.
@@ -21,12 +22,14 @@ import shutil
 import signal
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from scipy.stats import gmean
 
 from chemscale.data.arrays import load_language
 from chemscale.grid import Cell
@@ -35,11 +38,11 @@ from chemscale.training.sampler import TokenBatches, micro_batches
 sys.path.insert(0, str(Path(__file__).parent))
 from cells import DATA, SCRATCH, changed, curve, prepared, start
 
-# peak rates, and the number of seeds that are tried at each: how far rounding grows is a matter of chance
-RATES = {"1e-3": ({"learning_rate": 1e-3}, 1), "the study's rate": ({}, 3)}
 STEPS = {"spread": 50, "continued": 100}
-LIMITS = {"spread": 1e-5, "continued": 1e-4}
-ROUNDING = 3.0  # times what one process differs from itself
+LOW_RATE = {"learning_rate": 1e-3}
+LIMITS = {"spread": 1e-5, "continued": 1e-4}  # at the low rate, of one seed
+ROUNDING = 3.0  # times what one process differs from itself at the study's rate, of so many seeds
+SEEDS = {"spread": 9, "continued": 3}
 # computed tokens of a micro-batch: two make up a step of 512, or a rank's half of it
 OF_STEP, OF_SHARE = 300, 150
 ENDS = 30
@@ -85,28 +88,58 @@ def stopped_half_way(cell: Cell, root: Path) -> int:
     return max(int(marker.parent.name[5:]) for marker in checkpoint.glob("step-*/complete.json"))
 
 
-def compared(what: str, cells: Sequence[Cell]) -> list[str]:
-    """Run `spread` or `continued` at both rates; what did not hold."""
+def differences(what: str, cells: Sequence[Cell], folder: Path) -> pd.DataFrame:
+    """How far each way of `what` comes out from one process that takes whole steps, by seed (rows) and way (columns).
+
+    The first column is one process that takes each step in two micro-batches. A way that saw other data has infinity.
+    """
+    rows = {}
+    for cell in cells:
+        place = folder / f"seed{cell.seed}"
+        shutil.rmtree(place, ignore_errors=True)
+        expected = run(cell, place / "alone")
+        parts = run(changed(cell, steps=STEPS[what], micro_tokens=OF_STEP), place / "parts")
+        rows[cell.seed] = {"one process in two parts": apart(parts, expected)}
+        for name, lines in WAYS[what](cell, place):
+            same = column(lines, "tokens_seen").tolist() == column(expected, "tokens_seen").tolist()
+            rows[cell.seed][name] = apart(lines, expected) if same else np.inf
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def at_low_rate(what: str, cells: Sequence[Cell]) -> list[str]:
+    """Run `what` at the low rate; what did not hold."""
+    slow = changed(cells[0], steps=STEPS[what], training=LOW_RATE)
+    found = differences(what, [slow], SCRATCH / what / "1e-3").iloc[0]
+    print(f"{what}, 1e-3, limit {LIMITS[what]:.0e}:", flush=True)
     broken = []
-    for rate, (training, seeds) in RATES.items():
-        rounding, found, other_data = 0.0, defaultdict(float), set()
-        for cell in cells[:seeds]:
-            folder = SCRATCH / what / rate.replace(" ", "_") / f"seed{cell.seed}"
-            shutil.rmtree(folder, ignore_errors=True)
-            alone = changed(cell, steps=STEPS[what], training=training)
-            expected = run(alone, folder / "alone")
-            parts = run(changed(alone, steps=STEPS[what], micro_tokens=OF_STEP), folder / "parts")
-            rounding = max(rounding, apart(parts, expected))
-            for name, lines in WAYS[what](alone, folder):
-                found[name] = max(found[name], apart(lines, expected))
-                if column(lines, "tokens_seen").tolist() != column(expected, "tokens_seen").tolist():
-                    other_data.add(name)
-        limit = LIMITS[what] if training else ROUNDING * rounding
-        print(f"{what}, {rate}, seeds {seeds}: one process in two parts {rounding:.2e}, limit {limit:.2e}", flush=True)
-        for name, value in found.items():
-            holds = value <= limit and name not in other_data
-            print(f"  {name}: {value:.2e}{'' if holds else '  BROKEN'}", flush=True)
-            broken += [] if holds else [f"{what}, {rate}, {name}: {value:.2e} of {limit:.2e}, or other data"]
+    for name, value in found.items():
+        holds = value <= LIMITS[what]
+        print(f"  {name}: {value:.2e}{'' if holds else '  BROKEN'}", flush=True)
+        broken += [] if holds else [f"{what}, 1e-3, {name}: {value:.2e} of {LIMITS[what]:.0e}, or other data"]
+    return broken
+
+
+def at_studys_rate(what: str, cells: Sequence[Cell]) -> list[str]:
+    """Run `what` at the study's own rate with several seeds; what did not hold."""
+    of_seeds = [changed(cell, steps=STEPS[what], training={}) for cell in cells[: SEEDS[what]]]
+    found = differences(what, of_seeds, SCRATCH / what / "the_studys_rate")
+    rounding = found.pop("one process in two parts")
+    print(
+        f"{what}, the study's rate, seeds {len(found)}: one process in two parts {rounding.min():.2e} to "
+        f"{rounding.max():.2e}; ratios to it, geometric mean, limit {ROUNDING:g} (least to most; largest difference):",
+        flush=True,
+    )
+    broken = []
+    for name, values in found.items():
+        ratios = values / rounding
+        typical = float(gmean(ratios))
+        holds = typical <= ROUNDING
+        print(
+            f"  {name}: {typical:.2f} ({ratios.min():.2f} to {ratios.max():.2f}; {values.max():.2e})"
+            f"{'' if holds else '  BROKEN'}",
+            flush=True,
+        )
+        broken += [] if holds else [f"{what}, the study's rate, {name}: {typical:.2f} of {ROUNDING:g}, or other data"]
     return broken
 
 
@@ -150,11 +183,11 @@ def main() -> None:
     known = ["spread", "continued", "ended"]
     parser.add_argument("--what", nargs="+", choices=known, default=known)
     options = parser.parse_args()
-    cells = prepared("w40", 2000, range(max(seeds for _, seeds in RATES.values())))
+    cells = prepared("w40", 2000, range(max(SEEDS.values())))
     print(f"of {STEPS['spread']} steps {unequal(cells[0], STEPS['spread'])} give two ranks unequal numbers of tokens")
     broken = []
     for what in options.what:
-        broken += ended(cells[0]) if what == "ended" else compared(what, cells)
+        broken += ended(cells[0]) if what == "ended" else at_low_rate(what, cells) + at_studys_rate(what, cells)
     for promise in broken:
         print(f"broken: {promise}", file=sys.stderr)
     sys.exit(1 if broken else 0)
