@@ -51,6 +51,17 @@ _GRAPH_KNOBS = {
     "num_radial": Knob(int, 2, 256, "radial basis functions"),
     "cutoff": Knob(float, 1.0, 20.0, "neighbour cutoff in angstrom"),
 }
+_ALLEGRO_KNOBS = {
+    "width": Knob(int, 2, 4096, "scalar features per edge"),
+    "tensors": Knob(int, 1, 1024, "tensor features per edge"),
+    "l_max": Knob(int, 0, 2, "largest degree of a tensor: 0 is invariant"),
+    "layers": Knob(int, 1, 8, "tensor products with the environment"),
+    "num_radial": Knob(int, 2, 256, "radial basis functions"),
+    "cutoff": Knob(float, 1.0, 20.0, "neighbour cutoff in angstrom"),
+    "neighbours": Knob(
+        float, 1.0, 1000.0, "of an atom within the cutoff, about: sums over them are divided by its root"
+    ),
+}
 
 FAMILIES: dict[str, Family] = {
     family.name: family
@@ -60,5 +71,6 @@ FAMILIES: dict[str, Family] = {
         Family("chemgpt_modern", LANGUAGE, "models/chemgpt_modern", _DECODER_KNOBS, _DECODER_MODULES, head_step=2),
         Family("schnet", POTENTIALS, "models/schnet", _GRAPH_KNOBS),
         Family("painn", POTENTIALS, "models/painn", _GRAPH_KNOBS),
+        Family("allegro", POTENTIALS, "models/allegro", _ALLEGRO_KNOBS),
     )
 }

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from chemscale.cost.parameters import count, decoder_matrices
+from chemscale.cost.tensors import components, paths, spherical_irreps, tensor_plan
 
 
 def language_flops(family: str, knobs: Mapping[str, Any], vocab_size: int, lengths: Iterable[int]) -> dict[str, int]:
@@ -37,6 +38,8 @@ def language_flops(family: str, knobs: Mapping[str, Any], vocab_size: int, lengt
 # positions: forward, the forces' backward, and two each when those two are differentiated. Its input does not: forward
 # and its two gradients. The last layer's incoming gradient is constant, which saves one.
 _MOVING, _STILL, _LAST = 6, 3, 5
+# of two inputs that both depend on the positions; of weights with a constant, in which no atom takes part
+_BOTH_MOVING, _CONSTANT = 9, 2
 
 
 def potential_flops(family: str, knobs: Mapping[str, Any], *, atoms: int, edges: int) -> dict[str, int]:
@@ -45,6 +48,8 @@ def potential_flops(family: str, knobs: Mapping[str, Any], *, atoms: int, edges:
     Returns:
         flops_full: all matrix products of the energy, the forces and the second differentiation.
     """
+    if family == "allegro":
+        return {"flops_full": 2 * _allegro_products(knobs, atoms, edges)}
     width, layers, radial = knobs["width"], knobs["interactions"], knobs["num_radial"]
     readout = max(1, width // 2)
     products = _MOVING * atoms * width * readout + _LAST * atoms * readout
@@ -60,3 +65,21 @@ def potential_flops(family: str, knobs: Mapping[str, Any], *, atoms: int, edges:
         products += _MOVING * atoms * layers * (3 * 2 * square + 2 * square + 3 * square)
         products += atoms * 4 * square * (_STILL + _MOVING * (layers - 1))
     return {"flops_full": 2 * products}
+
+
+def _allegro_products(knobs: Mapping[str, Any], atoms: int, edges: int) -> int:
+    width, tensors, l_max, layers = knobs["width"], knobs["tensors"], knobs["l_max"], knobs["layers"]
+    weights = tensors * (l_max + 1)
+    per_edge = knobs["num_radial"] * width + 2 * width**2 + width * weights + width * (width + weights)
+    plan = tensor_plan(l_max, layers)
+    environment = components(spherical_irreps(l_max))
+    products = 0
+    for layer in range(layers):
+        inputs, outputs = components(plan[layer]), components(plan[layer + 1])
+        coupled = tensors * inputs * environment * outputs
+        products += _CONSTANT * len(paths(plan[layer], l_max, plan[layer + 1])) * coupled
+        products += _MOVING * atoms * coupled + _BOTH_MOVING * edges * tensors * inputs * outputs
+        last = layer == layers - 1
+        per_edge += ((layer + 1) * width + tensors) * width + width * (width + (0 if last else weights))
+    readout = max(1, width // 2)
+    return int(products + edges * (_MOVING * (per_edge + (layers + 1) * width * readout) + _LAST * readout))

@@ -272,5 +272,10 @@ def peak_bytes(family: str, knobs: Mapping[str, Any], batch_atoms: int) -> int:
     twice through.
     """
     state = 5 * _FLOAT * count(family, knobs, None).total
-    per_edge = knobs["num_radial"] + knobs["interactions"] * knobs["width"] * (4 if family == "schnet" else 14)
+    if family == "allegro":
+        components = (knobs["l_max"] + 1) ** 2
+        layer = 4 * knobs["width"] + knobs["tensors"] * components * (4 + components)
+        per_edge = knobs["num_radial"] + knobs["layers"] * layer
+    else:
+        per_edge = knobs["num_radial"] + knobs["interactions"] * knobs["width"] * (4 if family == "schnet" else 14)
     return int(BASE + state + 4 * _FLOAT * batch_atoms * 10 * per_edge)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from chemscale.cost.tensors import paths, tensor_plan
+
 POSITIONS = 2048
 _SPECIES = 119
 
@@ -46,6 +48,8 @@ def count(family: str, knobs: Mapping[str, Any], vocab_size: int | None) -> Para
         per_block, last, positions = _VECTORS[family]
         core = knobs["layers"] * (decoder_matrices(family, width) + per_block * width) + last * width
         return Parameters(core + (vocab_size + positions) * width, core)
+    if family == "allegro":
+        return _allegro(knobs)
     readout = max(1, width // 2)
     head = (width + 1) * readout + readout + 1
     if family == "schnet":
@@ -56,4 +60,18 @@ def count(family: str, knobs: Mapping[str, Any], vocab_size: int | None) -> Para
         filters = (knobs["num_radial"] + 1) * knobs["interactions"] * 3 * width
         layers = knobs["interactions"] * (11 * width**2 + 8 * width)
     core = filters + layers + head
+    return Parameters(core + _SPECIES * width, core)
+
+
+def _allegro(knobs: Mapping[str, Any]) -> Parameters:
+    width, tensors, layers = knobs["width"], knobs["tensors"], knobs["layers"]
+    weights = tensors * (knobs["l_max"] + 1)
+    core = knobs["num_radial"] * width + 2 * width**2 + width * weights + width * (width + weights)
+    plan = tensor_plan(knobs["l_max"], layers)
+    for layer in range(layers):
+        core += tensors * len(paths(plan[layer], knobs["l_max"], plan[layer + 1]))
+        last = layer == layers - 1
+        core += ((layer + 1) * width + tensors) * width + width * (width + (0 if last else weights))
+    readout = max(1, width // 2)
+    core += (layers + 1) * width * readout + readout
     return Parameters(core + _SPECIES * width, core)

@@ -66,6 +66,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "reference": _REFERENCE,
     "evaluate": (
         "cost/parameters",
+        "cost/tensors",
         "data/arrays",
         "data/runs",
         "evaluation",
@@ -118,6 +119,7 @@ _TRAINING = (
     "cost/flops",
     "cost/parameters",
     "cost/passes",
+    "cost/tensors",
     "grid",
     "models/registry",
     "models/weights",

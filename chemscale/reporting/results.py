@@ -25,7 +25,7 @@ KEYS = {
     "passport": "entry",
     "evaluation": "entry",
 }
-TITLES = {"chemgpt": "ChemGPT", "schnet": "SchNet", "painn": "PaiNN"}
+TITLES = {"chemgpt": "ChemGPT", "schnet": "SchNet", "painn": "PaiNN", "allegro": "Allegro"}
 # kinds of rows in tables/control_effects.parquet
 DATA_EFFECT, STEPS_EFFECT = "data at equal steps", "more steps, same data"
 

@@ -17,6 +17,13 @@ SIZES = [
     {"width": 8, "interactions": 2, "num_radial": 6, "cutoff": 4.0},
     {"width": 16, "interactions": 3, "num_radial": 20, "cutoff": 5.0},
 ]
+ALLEGRO = {"width": 8, "tensors": 4, "num_radial": 6, "cutoff": 4.0, "neighbours": 9.0}
+LADDERS = {
+    "schnet": SIZES,
+    "painn": SIZES,
+    "allegro": [ALLEGRO | {"l_max": l_max, "layers": layers} for l_max, layers in ((0, 2), (1, 2), (2, 2), (2, 3))],
+}
+CASES = [(family, knobs) for family in FAMILY_NAMES for knobs in LADDERS[family]]
 SPECIES = torch.tensor([6, 6, 8, 1, 1, 1, 1, 7, 1])
 
 
@@ -36,15 +43,15 @@ def _edges(positions, cutoff):
     return torch.nonzero((distances < cutoff) & ~torch.eye(len(positions), dtype=bool)).T.flip(0)
 
 
-@pytest.fixture(params=list(itertools.product(FAMILY_NAMES, range(len(SIZES)))), ids=lambda p: f"{p[0]}-{p[1]}")
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{LADDERS[case[0]].index(case[1])}")
 def potential(request):
     """A potential in float64 whose every weight, zeros included, is drawn anew."""
-    family, size = request.param
+    family, knobs = request.param
     torch.manual_seed(1)
-    model = Potential(registry.build(family, SIZES[size], seed=0), torch.randn(119), 1.7).double()
+    model = Potential(registry.build(family, knobs, seed=0), torch.randn(119), 1.7).double()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5 if parameter.ndim > 1 else 0.3)
-    model.cutoff = SIZES[size]["cutoff"]
+    model.cutoff = knobs["cutoff"]
     return model
 
 

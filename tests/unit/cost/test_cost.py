@@ -12,8 +12,16 @@ from chemscale.models import registry
 from chemscale.models.potential import Potential
 
 GRAPHS = [
-    {"width": 8, "interactions": 2, "num_radial": 6, "cutoff": 4.0},
-    {"width": 16, "interactions": 3, "num_radial": 20, "cutoff": 5.0},
+    (family, {"width": width, "interactions": layers, "num_radial": radial, "cutoff": cutoff})
+    for family in ("schnet", "painn")
+    for width, layers, radial, cutoff in ((8, 2, 6, 4.0), (16, 3, 20, 5.0))
+]
+GRAPHS += [
+    (
+        "allegro",
+        {"width": 9, "tensors": 4, "l_max": l_max, "layers": layers, "num_radial": 6, "cutoff": 4.0, "neighbours": 9.0},
+    )
+    for l_max, layers in ((0, 1), (1, 2), (2, 2), (2, 3))
 ]
 
 
@@ -30,11 +38,10 @@ class _Counter(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("family", ["schnet", "painn"])
-@pytest.mark.parametrize("knobs", GRAPHS)
+@pytest.mark.parametrize(("family", "knobs"), GRAPHS)
 def test_potentials(family, knobs):
     core = registry.build(family, knobs, seed=0)
-    tables = core.embedding.weight.numel()
+    tables = sum(module.weight.numel() for module in core.modules() if isinstance(module, torch.nn.Embedding))
     total = sum(parameter.numel() for parameter in core.parameters())
     counted = count(family, knobs, None)
     assert (counted.total, counted.non_embedding) == (total, total - tables)

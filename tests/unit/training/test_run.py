@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,14 @@ def test_two_cells_in_one_process_give_the_bits_of_two_processes(make_cell, data
     _train(make_cell(domain, seed=3), tmp_path / "together", data_dir)
     together = _train(make_cell(domain), tmp_path / "together", data_dir)
     assert together == _subprocess("", make_cell(domain), tmp_path / "alone", data_dir)
+
+
+def test_allegro_trains_to_the_same_bits_in_another_process(make_cell, data_dir, tmp_path):
+    knobs = {"width": 4, "tensors": 2, "l_max": 2, "layers": 2, "num_radial": 4, "cutoff": 4.0, "neighbours": 2.0}
+    cell = replace(make_cell("potentials"), family="allegro", knobs=knobs)
+    bits = _train(cell, tmp_path / "one", data_dir)
+    assert bits == _subprocess("", cell, tmp_path / "other", data_dir)
+    assert read_metrics(cell.folder(tmp_path / "one") / "metrics.json")["steps"] == 20
 
 
 def test_trains_without_the_packages_that_a_compute_node_lacks(make_cell, data_dir, tmp_path):
