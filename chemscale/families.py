@@ -51,13 +51,11 @@ _GRAPH_KNOBS = {
     "num_radial": Knob(int, 2, 256, "radial basis functions"),
     "cutoff": Knob(float, 1.0, 20.0, "neighbour cutoff in angstrom"),
 }
-_ALLEGRO_KNOBS = {
+_ALLEGRO_KNOBS = _GRAPH_KNOBS | {
     "width": Knob(int, 2, 4096, "scalar features per edge"),
     "tensors": Knob(int, 1, 1024, "tensor features per edge"),
     "l_max": Knob(int, 0, 2, "largest degree of a tensor: 0 is invariant"),
-    "layers": Knob(int, 1, 8, "tensor products with the environment"),
-    "num_radial": Knob(int, 2, 256, "radial basis functions"),
-    "cutoff": Knob(float, 1.0, 20.0, "neighbour cutoff in angstrom"),
+    "interactions": Knob(int, 1, 8, "tensor products with the environment"),
     "neighbours": Knob(
         float, 1.0, 1000.0, "of an atom within the cutoff, about: sums over them are divided by its root"
     ),

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from chemscale.cost.parameters import count, decoder_matrices
-from chemscale.cost.tensors import components, paths, spherical_irreps, tensor_plan
+from chemscale.cost.parameters import allegro_matrices, count, decoder_matrices
+from chemscale.cost.tensors import product_sizes
 
 
 def language_flops(family: str, knobs: Mapping[str, Any], vocab_size: int, lengths: Iterable[int]) -> dict[str, int]:
@@ -68,18 +68,10 @@ def potential_flops(family: str, knobs: Mapping[str, Any], *, atoms: int, edges:
 
 
 def _allegro_products(knobs: Mapping[str, Any], atoms: int, edges: int) -> int:
-    width, tensors, l_max, layers = knobs["width"], knobs["tensors"], knobs["l_max"], knobs["layers"]
-    weights = tensors * (l_max + 1)
-    per_edge = knobs["num_radial"] * width + 2 * width**2 + width * weights + width * (width + weights)
-    plan = tensor_plan(l_max, layers)
-    environment = components(spherical_irreps(l_max))
-    products = 0
-    for layer in range(layers):
-        inputs, outputs = components(plan[layer]), components(plan[layer + 1])
-        coupled = tensors * inputs * environment * outputs
-        products += _CONSTANT * len(paths(plan[layer], l_max, plan[layer + 1])) * coupled
-        products += _MOVING * atoms * coupled + _BOTH_MOVING * edges * tensors * inputs * outputs
-        last = layer == layers - 1
-        per_edge += ((layer + 1) * width + tensors) * width + width * (width + (0 if last else weights))
-    readout = max(1, width // 2)
-    return int(products + edges * (_MOVING * (per_edge + (layers + 1) * width * readout) + _LAST * readout))
+    # the last layer of the readout is as wide as that is
+    products = edges * (_MOVING * allegro_matrices(knobs) - (_MOVING - _LAST) * max(1, knobs["width"] // 2))
+    for size in product_sizes(knobs["l_max"], knobs["interactions"]):
+        matrix = knobs["tensors"] * size.inputs * size.outputs
+        products += (_CONSTANT * size.paths + _MOVING * atoms) * matrix * size.environment
+        products += _BOTH_MOVING * edges * matrix
+    return int(products)

@@ -275,7 +275,7 @@ def peak_bytes(family: str, knobs: Mapping[str, Any], batch_atoms: int) -> int:
     if family == "allegro":
         components = (knobs["l_max"] + 1) ** 2
         layer = 4 * knobs["width"] + knobs["tensors"] * components * (4 + components)
-        per_edge = knobs["num_radial"] + knobs["layers"] * layer
+        per_edge = knobs["num_radial"] + knobs["interactions"] * layer
     else:
         per_edge = knobs["num_radial"] + knobs["interactions"] * knobs["width"] * (4 if family == "schnet" else 14)
     return int(BASE + state + 4 * _FLOAT * batch_atoms * 10 * per_edge)

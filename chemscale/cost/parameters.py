@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from chemscale.cost.tensors import paths, tensor_plan
+from chemscale.cost.tensors import product_sizes
 
 POSITIONS = 2048
 _SPECIES = 119
@@ -49,7 +49,9 @@ def count(family: str, knobs: Mapping[str, Any], vocab_size: int | None) -> Para
         core = knobs["layers"] * (decoder_matrices(family, width) + per_block * width) + last * width
         return Parameters(core + (vocab_size + positions) * width, core)
     if family == "allegro":
-        return _allegro(knobs)
+        sizes = product_sizes(knobs["l_max"], knobs["interactions"])
+        core = allegro_matrices(knobs) + knobs["tensors"] * sum(size.paths for size in sizes)
+        return Parameters(core + _SPECIES * width, core)
     readout = max(1, width // 2)
     head = (width + 1) * readout + readout + 1
     if family == "schnet":
@@ -63,15 +65,13 @@ def count(family: str, knobs: Mapping[str, Any], vocab_size: int | None) -> Para
     return Parameters(core + _SPECIES * width, core)
 
 
-def _allegro(knobs: Mapping[str, Any]) -> Parameters:
-    width, tensors, layers = knobs["width"], knobs["tensors"], knobs["layers"]
+def allegro_matrices(knobs: Mapping[str, Any]) -> int:
+    """The weights in the matrices that each edge of an Allegro passes, all layers together."""
+    width, tensors, layers = knobs["width"], knobs["tensors"], knobs["interactions"]
     weights = tensors * (knobs["l_max"] + 1)
-    core = knobs["num_radial"] * width + 2 * width**2 + width * weights + width * (width + weights)
-    plan = tensor_plan(knobs["l_max"], layers)
+    count = knobs["num_radial"] * width + 2 * width**2 + width * weights + width * (width + weights)
     for layer in range(layers):
-        core += tensors * len(paths(plan[layer], knobs["l_max"], plan[layer + 1]))
         last = layer == layers - 1
-        core += ((layer + 1) * width + tensors) * width + width * (width + (0 if last else weights))
+        count += ((layer + 1) * width + tensors) * width + width * (width + (0 if last else weights))
     readout = max(1, width // 2)
-    core += (layers + 1) * width * readout + readout
-    return Parameters(core + _SPECIES * width, core)
+    return int(count + (layers + 1) * width * readout + readout)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from itertools import pairwise
+from typing import NamedTuple
 
 # degree and parity of a set of components that turn among themselves
 Irrep = tuple[int, int]
@@ -46,6 +49,25 @@ def paths(inputs: Sequence[Irrep], l_max: int, outputs: Sequence[Irrep]) -> list
         for other in spherical_irreps(l_max)
         if _allowed(one, other, output)
     ]
+
+
+class ProductSize(NamedTuple):
+    """Of one layer's tensor product: its paths, and the components that go in, that meet them, and that come out."""
+
+    paths: int
+    inputs: int
+    environment: int
+    outputs: int
+
+
+@cache
+def product_sizes(l_max: int, layers: int) -> tuple[ProductSize, ...]:
+    """The sizes of all products of a model; kept, since a training loop asks at every step."""
+    plan, environment = tensor_plan(l_max, layers), components(spherical_irreps(l_max))
+    return tuple(
+        ProductSize(len(paths(inputs, l_max, outputs)), components(inputs), environment, components(outputs))
+        for inputs, outputs in pairwise(plan)
+    )
 
 
 def _allowed(one: Irrep, other: Irrep, output: Irrep) -> bool:

@@ -125,7 +125,7 @@ class Allegro(nn.Module):
     """Allegro with `width` scalars and `tensors` tensors of degree up to `l_max` an edge; energies per atom."""
 
     def __init__(
-        self, width: int, tensors: int, l_max: int, layers: int, num_radial: int, cutoff: float, neighbours: float
+        self, width: int, tensors: int, l_max: int, interactions: int, num_radial: int, cutoff: float, neighbours: float
     ) -> None:
         """`neighbours`: about how many an atom has within the cutoff; sums over them are divided by its root."""
         super().__init__()
@@ -139,13 +139,13 @@ class Allegro(nn.Module):
         weights = tensors * (l_max + 1)
         self.first_tensors = Linear(width, weights)
         self.first_latents = Linear(width, width + weights)
-        plan = tensor_plan(l_max, layers)
+        plan = tensor_plan(l_max, interactions)
         self.products = nn.ModuleList(Product(inputs, l_max, outputs, tensors) for inputs, outputs in pairwise(plan))
         self.latents = nn.ModuleList(
-            Perceptron((layer + 1) * width + tensors, width, width + (weights if layer < layers - 1 else 0))
-            for layer in range(layers)
+            Perceptron((layer + 1) * width + tensors, width, width + (weights if layer < interactions - 1 else 0))
+            for layer in range(interactions)
         )
-        self.readout = Perceptron((layers + 1) * width, max(1, width // 2), 1)
+        self.readout = Perceptron((interactions + 1) * width, max(1, width // 2), 1)
         self.degree: Tensor
         self.register_buffer(
             "degree",
@@ -167,7 +167,7 @@ class Allegro(nn.Module):
         latents, weights = self.first_latents(hidden).split([self.width, self.tensors * (self.l_max + 1)], dim=1)
         known = [latents]
         for product, perceptron in zip(self.products, self.latents, strict=True):
-            environment = features.new_zeros(len(species), *features.shape[1:2], harmonics.shape[1])
+            environment = features.new_zeros(len(species), self.tensors, harmonics.shape[1])
             environment = environment.index_add(0, centre, self._spread(weights, harmonics)) * self.sum_scale
             features = product(features, environment, centre)
             found = perceptron(torch.cat([*known, features[:, :, 0]], dim=1))

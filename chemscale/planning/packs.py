@@ -54,8 +54,7 @@ def estimated_seconds(cell: Cell) -> float:
     else:
         per_batch = training["batch_frames"]
         fixed, growing = {"schnet": (2.2e-3, 7e-6)}.get(cell.family, (6.7e-3, 1.2e-5))
-        depth = knobs["layers"] if cell.family == "allegro" else knobs["interactions"]
-        step = fixed + growing * per_batch * depth * knobs["width"]
+        step = fixed + growing * per_batch * knobs["interactions"] * knobs["width"]
     passes = cell.protocol.get("epochs", 1)
     steps = cell.protocol.get("steps") or math.ceil(passes * cell.num_samples / per_batch)
     return float(1.0 + steps * step)

@@ -121,7 +121,7 @@ def at_low_rate(what: str, cells: Sequence[Cell]) -> list[str]:
 
 def at_studys_rate(what: str, cells: Sequence[Cell]) -> list[str]:
     """Run `what` at the study's own rate with several seeds; what did not hold."""
-    of_seeds = [changed(cell, steps=STEPS[what], training={}) for cell in cells[: SEEDS[what]]]
+    of_seeds = [changed(cell, steps=STEPS[what]) for cell in cells[: SEEDS[what]]]
     found = differences(what, of_seeds, SCRATCH / what / "the_studys_rate")
     rounding = found.pop("one process in two parts")
     print(

@@ -22,9 +22,9 @@ from safetensors.torch import save_file
 SPECIES = {"H": 1, "C": 6, "N": 7, "O": 8}
 MOLECULES = ["CH3CH2OH", "C6H6", "NH3", "HCOOH", "CH3CN"]
 SIZES = {
-    "invariant": {"width": 16, "tensors": 4, "l_max": 0, "layers": 2},
-    "vectors": {"width": 16, "tensors": 4, "l_max": 1, "layers": 3},
-    "tensors": {"width": 16, "tensors": 8, "l_max": 2, "layers": 2},
+    "invariant": {"width": 16, "tensors": 4, "l_max": 0, "interactions": 2},
+    "vectors": {"width": 16, "tensors": 4, "l_max": 1, "interactions": 3},
+    "tensors": {"width": 16, "tensors": 8, "l_max": 2, "interactions": 2},
 }
 COMMON = {"num_radial": 8, "cutoff": 4.0, "neighbours": 9.0}
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "peers"
@@ -47,7 +47,7 @@ def theirs(knobs: dict[str, Any]) -> torch.nn.Module:
         scalar_embed_mlp_hidden_layers_width=width,
         allegro_mlp_hidden_layers_width=width,
         readout_mlp_hidden_layers_width=width // 2,
-        num_layers=knobs["layers"],
+        num_layers=knobs["interactions"],
         num_scalar_features=width,
         num_tensor_features=knobs["tensors"],
         avg_num_neighbors=knobs["neighbours"],
@@ -78,7 +78,7 @@ def mapped(model: torch.nn.Module, layers: int) -> dict[str, torch.Tensor]:
         weights = own[f"allegro.tps.{layer}.weights"]
         found[f"products.{layer}.weight"] = weights if weights.ndim == 2 else weights[:, None]
         perceptron(f"latents.{layer}", f"allegro.latents.{layer}")
-    return {name: value.clone().contiguous() for name, value in found.items()}
+    return found
 
 
 def main() -> None:
@@ -95,7 +95,7 @@ def main() -> None:
     for size, own_knobs in SIZES.items():
         knobs = own_knobs | COMMON
         model = theirs(knobs)
-        stored = {f"weights.{name}": value for name, value in mapped(model, knobs["layers"]).items()}
+        stored = {f"weights.{name}": value for name, value in mapped(model, knobs["interactions"]).items()}
         for index, (species, positions) in enumerate(frames):
             distances = (positions[:, None] - positions).norm(dim=-1)
             edges = torch.nonzero((distances < knobs["cutoff"]) & (distances > 0)).T.contiguous()

@@ -21,7 +21,9 @@ ALLEGRO = {"width": 8, "tensors": 4, "num_radial": 6, "cutoff": 4.0, "neighbours
 LADDERS = {
     "schnet": SIZES,
     "painn": SIZES,
-    "allegro": [ALLEGRO | {"l_max": l_max, "layers": layers} for l_max, layers in ((0, 2), (1, 2), (2, 2), (2, 3))],
+    "allegro": [
+        ALLEGRO | {"l_max": l_max, "interactions": layers} for l_max, layers in ((0, 2), (1, 2), (2, 2), (2, 3))
+    ],
 }
 CASES = [(family, knobs) for family in FAMILY_NAMES for knobs in LADDERS[family]]
 SPECIES = torch.tensor([6, 6, 8, 1, 1, 1, 1, 7, 1])

@@ -19,7 +19,15 @@ GRAPHS = [
 GRAPHS += [
     (
         "allegro",
-        {"width": 9, "tensors": 4, "l_max": l_max, "layers": layers, "num_radial": 6, "cutoff": 4.0, "neighbours": 9.0},
+        {
+            "width": 9,
+            "tensors": 4,
+            "l_max": l_max,
+            "interactions": layers,
+            "num_radial": 6,
+            "cutoff": 4.0,
+            "neighbours": 9.0,
+        },
     )
     for l_max, layers in ((0, 1), (1, 2), (2, 2), (2, 3))
 ]
