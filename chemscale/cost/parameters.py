@@ -9,7 +9,8 @@ from typing import Any
 from chemscale.cost.tensors import product_sizes
 
 POSITIONS = 2048
-_SPECIES = 119
+# rows of a table of elements: by atomic number, 0 unused
+SPECIES = 119
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def count(family: str, knobs: Mapping[str, Any], vocab_size: int | None) -> Para
     if family == "allegro":
         sizes = product_sizes(knobs["l_max"], knobs["interactions"])
         core = allegro_matrices(knobs) + knobs["tensors"] * sum(size.paths for size in sizes)
-        return Parameters(core + _SPECIES * width, core)
+        return Parameters(core + SPECIES * width, core)
     readout = max(1, width // 2)
     head = (width + 1) * readout + readout + 1
     if family == "schnet":
@@ -62,7 +63,7 @@ def count(family: str, knobs: Mapping[str, Any], vocab_size: int | None) -> Para
         filters = (knobs["num_radial"] + 1) * knobs["interactions"] * 3 * width
         layers = knobs["interactions"] * (11 * width**2 + 8 * width)
     core = filters + layers + head
-    return Parameters(core + _SPECIES * width, core)
+    return Parameters(core + SPECIES * width, core)
 
 
 def allegro_matrices(knobs: Mapping[str, Any]) -> int:

@@ -19,10 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chemscale.cost.parameters import SPECIES
 from chemscale.cost.tensors import Irrep, components, paths, spherical_irreps, tensor_plan
 from chemscale.models.radial import BesselBasis, edge_vectors, envelope
-
-NUM_SPECIES = 119
 
 
 def coupling(inputs: Sequence[Irrep], l_max: int, outputs: Sequence[Irrep]) -> Tensor:
@@ -131,8 +130,8 @@ class Allegro(nn.Module):
         super().__init__()
         self.cutoff, self.l_max, self.width, self.tensors = cutoff, l_max, width, tensors
         self.sum_scale = 1 / math.sqrt(neighbours)
-        self.centre = nn.Embedding(NUM_SPECIES, width // 2)
-        self.neighbour = nn.Embedding(NUM_SPECIES, width - width // 2)
+        self.centre = nn.Embedding(SPECIES, width // 2)
+        self.neighbour = nn.Embedding(SPECIES, width - width // 2)
         self.basis = BesselBasis(num_radial, cutoff)
         self.radial = Linear(num_radial, width)
         self.two_body = Perceptron(width, width, width)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chemscale.cost.parameters import SPECIES
 from chemscale.models.radial import BesselBasis, draw_linear_layers, edge_vectors, envelope
 
-NUM_SPECIES = 119
 # keeps the gradient of a vector's length finite where the vector is zero
 _TINY = 1e-8
 
@@ -56,7 +56,7 @@ class PaiNN(nn.Module):
     def __init__(self, width: int, interactions: int, num_radial: int, cutoff: float) -> None:
         super().__init__()
         self.cutoff, self.width = cutoff, width
-        self.embedding = nn.Embedding(NUM_SPECIES, width)
+        self.embedding = nn.Embedding(SPECIES, width)
         self.basis = BesselBasis(num_radial, cutoff)
         # the filters of all interactions in one product: they read the same distances
         self.filters = nn.Linear(num_radial, interactions * 3 * width)

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chemscale.cost.parameters import SPECIES
 from chemscale.models.radial import GaussianBasis, draw_linear_layers, edge_vectors, envelope
-
-NUM_SPECIES = 119
 
 
 def _shifted_softplus(x: Tensor) -> Tensor:
@@ -43,7 +42,7 @@ class SchNet(nn.Module):
     def __init__(self, width: int, interactions: int, num_radial: int, cutoff: float) -> None:
         super().__init__()
         self.cutoff = cutoff
-        self.embedding = nn.Embedding(NUM_SPECIES, width)
+        self.embedding = nn.Embedding(SPECIES, width)
         self.basis = GaussianBasis(num_radial, cutoff)
         # the first filter layer of all interactions in one product: they read the same distances
         self.filter_input = nn.Linear(num_radial, interactions * width)
