@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from chemscale.catalogue import CATALOGUE
-from chemscale.families import FAMILIES, LANGUAGE, POTENTIALS, Family
+from chemscale.families import FAMILIES, LANGUAGE, POTENTIALS, Choice, Family
 from chemscale.units import ENERGY_UNITS, LENGTH_UNITS
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")]
@@ -359,10 +359,12 @@ class Control(Section):
 
 
 def _size_model(family: Family) -> type[Section]:
-    knobs: dict[str, Any] = {
-        name: (knob.kind, Field(ge=knob.minimum, le=knob.maximum, description=knob.meaning))
-        for name, knob in family.knobs.items()
-    }
+    knobs: dict[str, Any] = {}
+    for name, knob in family.knobs.items():
+        if isinstance(knob, Choice):
+            knobs[name] = (Literal[knob.values], Field(knob.values[0], description=knob.meaning))
+        else:
+            knobs[name] = (knob.kind, Field(ge=knob.minimum, le=knob.maximum, description=knob.meaning))
     return create_model(f"{family.name}_size", __base__=Section, **knobs)
 
 

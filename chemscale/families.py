@@ -5,6 +5,7 @@ Adding a model is a row here, a file in `chemscale/models/`, its counts in `chem
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -19,6 +20,14 @@ class Knob:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """One of some values that a size may name; the first is taken where it names none."""
+
+    values: tuple[str | bool, ...]
+    meaning: str
+
+
+@dataclass(frozen=True)
 class Family:
     """A kind of model: `module` builds it, from `parts`, other modules of models that it is made of.
 
@@ -28,7 +37,7 @@ class Family:
     name: str
     domain: str
     module: str
-    knobs: dict[str, Knob]
+    knobs: Mapping[str, Knob | Choice]
     parts: tuple[str, ...] = ()
     capacity: str = "width"
     head_step: int = 1
@@ -45,12 +54,16 @@ _DECODER_KNOBS = {
 }
 # modules that a decoder's own one uses: part of what decides its bits
 _DECODER_MODULES = ("models/decoder", "models/operations")
-_GRAPH_KNOBS = {
+# how a potential's messages fall to zero at the cutoff, see `models/radial.py`
+ENVELOPES = ("smooth", "cosine")
+_GRAPH_KNOBS: dict[str, Knob | Choice] = {
     "width": Knob(int, 2, 4096, "features per atom"),
     "interactions": Knob(int, 1, 24, "message-passing layers"),
     "num_radial": Knob(int, 2, 256, "radial basis functions"),
     "cutoff": Knob(float, 1.0, 20.0, "neighbour cutoff in angstrom"),
+    "envelope": Choice(ENVELOPES, "how messages fall to zero at the cutoff"),
 }
+_PAINN_KNOBS = _GRAPH_KNOBS | {"vectors": Choice((True, False), "vector features beside the scalars")}
 _ALLEGRO_KNOBS = _GRAPH_KNOBS | {
     "width": Knob(int, 2, 4096, "scalar features per edge"),
     "tensors": Knob(int, 1, 1024, "tensor features per edge"),
@@ -68,7 +81,7 @@ FAMILIES: dict[str, Family] = {
         # another block style: rotary positions, which turn pairs of a head's features
         Family("chemgpt_modern", LANGUAGE, "models/chemgpt_modern", _DECODER_KNOBS, _DECODER_MODULES, head_step=2),
         Family("schnet", POTENTIALS, "models/schnet", _GRAPH_KNOBS),
-        Family("painn", POTENTIALS, "models/painn", _GRAPH_KNOBS),
+        Family("painn", POTENTIALS, "models/painn", _PAINN_KNOBS),
         Family("allegro", POTENTIALS, "models/allegro", _ALLEGRO_KNOBS),
     )
 }

@@ -58,6 +58,10 @@ def potential_flops(family: str, knobs: Mapping[str, Any], *, atoms: int, edges:
         products += _MOVING * edges * layers * (radial * width + square)
         products += _MOVING * atoms * layers * 2 * square
         products += atoms * square * (_STILL + _MOVING * (layers - 1))
+    elif not knobs["vectors"]:
+        products += _MOVING * edges * layers * radial * width
+        products += _MOVING * atoms * layers * 2 * square
+        products += atoms * 2 * square * (_STILL + _MOVING * (layers - 1))
     else:
         assert family == "painn", family
         products += _MOVING * edges * layers * 3 * radial * width

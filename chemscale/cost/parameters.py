@@ -58,6 +58,9 @@ def count(family: str, knobs: Mapping[str, Any], vocab_size: int | None) -> Para
     if family == "schnet":
         filters = (knobs["num_radial"] + 1) * knobs["interactions"] * width
         layers = knobs["interactions"] * (4 * width**2 + 3 * width)
+    elif not knobs["vectors"]:
+        filters = (knobs["num_radial"] + 1) * knobs["interactions"] * width
+        layers = knobs["interactions"] * (4 * width**2 + 4 * width)
     else:
         assert family == "painn", family
         filters = (knobs["num_radial"] + 1) * knobs["interactions"] * 3 * width

@@ -21,7 +21,8 @@ from torch.nn import functional
 
 from chemscale.cost.parameters import SPECIES
 from chemscale.cost.tensors import Irrep, components, paths, spherical_irreps, tensor_plan
-from chemscale.models.radial import BesselBasis, edge_vectors, envelope
+from chemscale.models.graph import Graph
+from chemscale.models.radial import BesselBasis, Envelope
 
 
 def coupling(inputs: Sequence[Irrep], l_max: int, outputs: Sequence[Irrep]) -> Tensor:
@@ -111,12 +112,12 @@ class Product(nn.Module):
         self.table: Tensor
         self.register_buffer("table", table.transpose(2, 3).flatten(1).to(self.weight.dtype), persistent=False)
 
-    def forward(self, features: Tensor, environment: Tensor, centre: Tensor) -> Tensor:
+    def forward(self, features: Tensor, environment: Tensor, graph: Graph) -> Tensor:
         """Features [E, U, inputs] and environments [A, U, (l_max + 1)^2] to [E, U, outputs]."""
         channels = len(self.weight)
         weighed = (self.weight @ self.table).view(channels, self.inputs * self.outputs, self.environment)
         matrices = torch.bmm(environment.transpose(0, 1), weighed.transpose(1, 2)).transpose(0, 1)
-        own = matrices.index_select(0, centre).reshape(-1, self.inputs, self.outputs)
+        own = graph.received(matrices).reshape(-1, self.inputs, self.outputs)
         return torch.bmm(features.reshape(-1, 1, self.inputs), own).view(-1, channels, self.outputs)
 
 
@@ -124,11 +125,20 @@ class Allegro(nn.Module):
     """Allegro with `width` scalars and `tensors` tensors of degree up to `l_max` an edge; energies per atom."""
 
     def __init__(
-        self, width: int, tensors: int, l_max: int, interactions: int, num_radial: int, cutoff: float, neighbours: float
+        self,
+        width: int,
+        tensors: int,
+        l_max: int,
+        interactions: int,
+        num_radial: int,
+        cutoff: float,
+        envelope: str,
+        neighbours: float,
     ) -> None:
         """`neighbours`: about how many an atom has within the cutoff; sums over them are divided by its root."""
         super().__init__()
-        self.cutoff, self.l_max, self.width, self.tensors = cutoff, l_max, width, tensors
+        self.l_max, self.width, self.tensors = l_max, width, tensors
+        self.envelope = Envelope(cutoff, envelope)
         self.sum_scale = 1 / math.sqrt(neighbours)
         self.centre = nn.Embedding(SPECIES, width // 2)
         self.neighbour = nn.Embedding(SPECIES, width - width // 2)
@@ -152,33 +162,30 @@ class Allegro(nn.Module):
             persistent=False,
         )
 
-    def forward(self, species: Tensor, positions: Tensor, edges: Tensor, shifts: Tensor | None = None) -> Tensor:
-        """Energy per atom [A] from atomic numbers [A], positions [A, 3] in angstrom and edges [2, E]."""
-        centre, neighbour = edges[0], edges[1]
-        vectors, distances = edge_vectors(positions, edges, shifts)
+    def forward(self, graph: Graph) -> Tensor:
+        """Energy per atom [A]."""
+        vectors, distances = graph.vectors()
         harmonics = spherical_harmonics(vectors / distances[:, None], self.l_max)
-        bessel = self.basis(distances) * (self.cutoff / math.pi) * envelope(distances, self.cutoff)[:, None]
+        bessel = self.basis(distances) * (self.envelope.cutoff / math.pi) * self.envelope(distances)[:, None]
         kinds = torch.cat(
-            [self.centre(species).index_select(0, centre), self.neighbour(species).index_select(0, neighbour)], dim=1
+            [graph.received(self.centre(graph.species)), graph.sent(self.neighbour(graph.species))], dim=1
         )
         hidden = self.two_body(kinds * self.radial(bessel))
         features = self._spread(self.first_tensors(hidden), harmonics)
         latents, weights = self.first_latents(hidden).split([self.width, self.tensors * (self.l_max + 1)], dim=1)
         known = [latents]
         for product, perceptron in zip(self.products, self.latents, strict=True):
-            environment = features.new_zeros(len(species), self.tensors, harmonics.shape[1])
-            environment = environment.index_add(0, centre, self._spread(weights, harmonics)) * self.sum_scale
-            features = product(features, environment, centre)
+            environment = graph.sum_of_edges(self._spread(weights, harmonics)) * self.sum_scale
+            features = product(features, environment, graph)
             found = perceptron(torch.cat([*known, features[:, :, 0]], dim=1))
             known.append(found[:, : self.width])
             weights = found[:, self.width :]
         energies = self.readout(torch.cat(known, dim=1)).squeeze(1) * (self.sum_scale / math.sqrt(2))
-        summed: Tensor = energies.new_zeros(len(species)).index_add(0, centre, energies)
-        return summed
+        return graph.sum_of_edges(energies)
 
     def _spread(self, weights: Tensor, harmonics: Tensor) -> Tensor:
         """Harmonics [E, (l_max + 1)^2] weighed by channel and degree [E, U (l_max + 1)]: [E, U, (l_max + 1)^2]."""
-        return weights.view(len(weights), self.tensors, -1).index_select(2, self.degree) * harmonics[:, None, :]
+        return weights.view(weights.shape[0], self.tensors, -1).index_select(2, self.degree) * harmonics[:, None, :]
 
 
 def build(knobs: dict[str, Any], generator: torch.Generator) -> Allegro:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chemscale.cost.parameters import SPECIES
-from chemscale.models.radial import BesselBasis, draw_linear_layers, edge_vectors, envelope
+from chemscale.models.graph import Graph
+from chemscale.models.radial import BesselBasis, Envelope, draw_linear_layers
 
 # keeps the gradient of a vector's length finite where the vector is zero
 _TINY = 1e-8
@@ -28,19 +29,17 @@ class Interaction(nn.Module):
         self.mix_output = nn.Linear(width, 3 * width)
 
     def forward(
-        self, scalars: Tensor, vectors: Tensor | None, filters: Tensor, directions: Tensor, edges: Tensor
+        self, scalars: Tensor, vectors: Tensor | None, filters: Tensor, directions: Tensor, graph: Graph
     ) -> tuple[Tensor, Tensor]:
         """Scalars [A, width] and vectors [A, 3, width] (None: all zero) to their next values."""
-        receiver, sender = edges[0], edges[1]
-        weights = self.message_output(functional.silu(self.message_hidden(scalars))).index_select(0, sender) * filters
-        to_scalars, to_directions, to_vectors = weights.split(self.width, dim=1)
-        scalars = scalars.index_add(0, receiver, to_scalars)
+        weights = filters * graph.sent(self.message_output(functional.silu(self.message_hidden(scalars))))
+        to_scalars, to_directions, to_vectors = weights.chunk(3, dim=1)
+        scalars = scalars + graph.sum_of_edges(to_scalars)
         moved = directions[:, :, None] * to_directions[:, None, :]
         if vectors is None:
-            vectors = moved.new_zeros(len(scalars), 3, self.width)
+            vectors = graph.sum_of_edges(moved)
         else:
-            moved = moved + vectors.index_select(0, sender) * to_vectors[:, None, :]
-        vectors = vectors.index_add(0, receiver, moved)
+            vectors = vectors + graph.sum_of_edges(moved + graph.sent(vectors) * to_vectors[:, None, :])
 
         left, right = self.mix_vectors(vectors).split(self.width, dim=2)
         length = (right.square().sum(1) + _TINY).sqrt()
@@ -50,36 +49,59 @@ class Interaction(nn.Module):
         return scalars, vectors + left * scale_vectors[:, None, :]
 
 
+class ScalarInteraction(nn.Module):
+    """The same without vectors: messages and mixing of scalars alone, which makes an invariant model."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.message_hidden = nn.Linear(width, width)
+        self.message_output = nn.Linear(width, width)
+        self.mix_hidden = nn.Linear(width, width)
+        self.mix_output = nn.Linear(width, width)
+
+    def forward(
+        self, scalars: Tensor, vectors: None, filters: Tensor, directions: Tensor, graph: Graph
+    ) -> tuple[Tensor, None]:
+        """Scalars [A, width] to their next values."""
+        weights = graph.sent(self.message_output(functional.silu(self.message_hidden(scalars)))) * filters
+        scalars = scalars + graph.sum_of_edges(weights)
+        return scalars + self.mix_output(functional.silu(self.mix_hidden(scalars))), vectors
+
+
 class PaiNN(nn.Module):
     """PaiNN of `width` features and `interactions` layers; energies per atom from its invariant scalars."""
 
-    def __init__(self, width: int, interactions: int, num_radial: int, cutoff: float) -> None:
+    def __init__(
+        self, width: int, interactions: int, num_radial: int, cutoff: float, envelope: str, vectors: bool
+    ) -> None:
+        """`vectors`: whether it has vector features; without, it is an invariant model of the same build."""
         super().__init__()
-        self.cutoff, self.width = cutoff, width
+        self.envelope = Envelope(cutoff, envelope)
         self.embedding = nn.Embedding(SPECIES, width)
         self.basis = BesselBasis(num_radial, cutoff)
         # the filters of all interactions in one product: they read the same distances
-        self.filters = nn.Linear(num_radial, interactions * 3 * width)
-        self.interactions = nn.ModuleList(Interaction(width) for _ in range(interactions))
+        self.filters = nn.Linear(num_radial, interactions * (3 if vectors else 1) * width)
+        interaction = Interaction if vectors else ScalarInteraction
+        self.interactions = nn.ModuleList(interaction(width) for _ in range(interactions))
         self.readout_hidden = nn.Linear(width, max(1, width // 2))
         self.readout_output = nn.Linear(max(1, width // 2), 1)
 
-    def forward(self, species: Tensor, positions: Tensor, edges: Tensor, shifts: Tensor | None = None) -> Tensor:
-        """Energy per atom [A] from atomic numbers [A], positions [A, 3] in angstrom and edges [2, E]."""
-        separations, distances = edge_vectors(positions, edges, shifts)
+    def forward(self, graph: Graph) -> Tensor:
+        """Energy per atom [A]."""
+        separations, distances = graph.vectors()
         directions = separations / distances[:, None]
-        cut = envelope(distances, self.cutoff)[:, None]
+        cut = self.envelope(distances)[:, None]
         filters = (self.filters(self.basis(distances)) * cut).chunk(len(self.interactions), dim=1)
-        scalars = self.embedding(species)
+        scalars = self.embedding(graph.species)
         vectors = None  # zero before the first messages: nothing to gather and weigh there
         for interaction, own in zip(self.interactions, filters, strict=True):
-            scalars, vectors = interaction(scalars, vectors, own, directions, edges)
+            scalars, vectors = interaction(scalars, vectors, own, directions, graph)
         energies: Tensor = self.readout_output(functional.silu(self.readout_hidden(scalars)))
         return energies.squeeze(1)
 
 
 def build(knobs: dict[str, Any], generator: torch.Generator) -> PaiNN:
     """A PaiNN of a size, its weights drawn from `generator`."""
-    model = PaiNN(knobs["width"], knobs["interactions"], knobs["num_radial"], knobs["cutoff"])
+    model = PaiNN(**knobs)
     draw_linear_layers(model, generator)
     return model

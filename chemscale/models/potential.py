@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from chemscale.models.graph import Graph
+
 
 class Potential(nn.Module):
     """A graph network with the reference energies and the scale that its training subset fixed."""
@@ -23,41 +25,20 @@ class Potential(nn.Module):
         self.register_buffer("reference", reference.double())
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float64))
 
-    def interaction(
-        self,
-        species: Tensor,
-        positions: Tensor,
-        edges: Tensor,
-        frame: Tensor,
-        num_frames: int,
-        shifts: Tensor | None = None,
-    ) -> Tensor:
-        """Interaction energy of each frame [F] in scaled units; `frame` [A] says which frame an atom is in."""
-        energies = self.core(species, positions, edges, shifts)
-        summed: Tensor = energies.new_zeros(num_frames).index_add(0, frame, energies)
-        return summed
+    def interaction(self, graph: Graph) -> Tensor:
+        """Interaction energy of each frame [F] in scaled units."""
+        return graph.sum_of_atoms(self.core(graph))
 
-    def energies_and_forces(
-        self,
-        species: Tensor,
-        positions: Tensor,
-        edges: Tensor,
-        frame: Tensor,
-        num_frames: int,
-        *,
-        create_graph: bool,
-        shifts: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    def energies_and_forces(self, graph: Graph, *, create_graph: bool) -> tuple[Tensor, Tensor]:
         """Interaction energies [F] and forces [A, 3] in scaled units (forces: scaled energy per angstrom).
 
         With `create_graph` the forces can be differentiated once more, as training does.
         """
-        positions = positions.detach().requires_grad_()
-        energies = self.interaction(species, positions, edges, frame, num_frames, shifts)
+        positions = graph.positions.detach().requires_grad_()
+        energies = self.interaction(graph.at(positions))
         (gradient,) = torch.autograd.grad(energies.sum(), positions, create_graph=create_graph)
         return energies, -gradient
 
-    def total_energies(self, interaction: Tensor, species: Tensor, frame: Tensor) -> Tensor:
+    def total_energies(self, interaction: Tensor, graph: Graph) -> Tensor:
         """Total energies in eV [F], float64, from interaction energies in scaled units."""
-        scaled = interaction.double() * self.scale
-        return scaled.index_add(0, frame, self.reference[species])
+        return interaction.double() * self.scale + graph.sum_of_atoms(self.reference[graph.species])

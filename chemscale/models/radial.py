@@ -1,4 +1,4 @@
-"""What the graph potentials share: edge geometry, cutoff envelope, radial bases, and the draw of a linear layer."""
+"""What the graph potentials share: cutoff envelope, radial bases, and the draw of a linear layer."""
 
 from __future__ import annotations
 
@@ -7,23 +7,29 @@ import math
 import torch
 from torch import Tensor, nn
 
-
-def edge_vectors(positions: Tensor, edges: Tensor, shifts: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Vectors [E, 3] from the receiving atom (row 0 of `edges`) to the sending one, and their lengths [E]; angstrom."""
-    vectors = positions.index_select(0, edges[1]) - positions.index_select(0, edges[0])
-    if shifts is not None:
-        vectors = vectors + shifts
-    return vectors, vectors.square().sum(1).sqrt()
+from chemscale.families import ENVELOPES
 
 
-def envelope(distances: Tensor, cutoff: float) -> Tensor:
-    """1 at distance 0, falling to 0 at the cutoff with vanishing first and second derivatives.
+class Envelope(nn.Module):
+    """1 at distance 0, falling to 0 at the cutoff: what messages are multiplied with.
 
-    DimeNet's polynomial with p = 6 (Gasteiger et al. 2020, arXiv 2003.03123, eq. 8).
+    `smooth` is DimeNet's polynomial with p = 6 (Gasteiger et al. 2020, arXiv 2003.03123, eq. 8), whose first and second
+    derivatives vanish at the cutoff, too. `cosine` is half a period of the cosine (Behler & Parrinello 2007), whose
+    second derivative jumps there.
     """
-    scaled = (distances / cutoff).clamp(max=1.0)
-    power = scaled**6
-    return 1 - power * (28 - scaled * (48 - 21 * scaled))
+
+    def __init__(self, cutoff: float, kind: str) -> None:
+        super().__init__()
+        assert kind in ENVELOPES, kind
+        self.cutoff, self.kind = cutoff, kind
+
+    def forward(self, distances: Tensor) -> Tensor:
+        """The factor of each distance."""
+        scaled = (distances / self.cutoff).clamp(max=1.0)
+        if self.kind == "cosine":
+            return 0.5 * ((scaled * math.pi).cos() + 1)
+        power = scaled**6
+        return 1 - power * (28 - scaled * (48 - 21 * scaled))
 
 
 class GaussianBasis(nn.Module):

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chemscale.cost.parameters import SPECIES
-from chemscale.models.radial import GaussianBasis, draw_linear_layers, edge_vectors, envelope
+from chemscale.models.graph import Graph
+from chemscale.models.radial import Envelope, GaussianBasis, draw_linear_layers
 
 
 def _shifted_softplus(x: Tensor) -> Tensor:
@@ -27,11 +28,10 @@ class Interaction(nn.Module):
         self.atom_hidden = nn.Linear(width, width)
         self.atom_output = nn.Linear(width, width)
 
-    def forward(self, features: Tensor, hidden_filter: Tensor, cut: Tensor, edges: Tensor) -> Tensor:
+    def forward(self, features: Tensor, hidden_filter: Tensor, cut: Tensor, graph: Graph) -> Tensor:
         """Features [A, width] to their update of the same shape."""
         filters = self.filter_output(hidden_filter) * cut
-        messages = self.atom_input(features).index_select(0, edges[1]) * filters
-        gathered = torch.zeros_like(features).index_add(0, edges[0], messages)
+        gathered = graph.sum_of_edges(graph.sent(self.atom_input(features)) * filters)
         update: Tensor = self.atom_output(_shifted_softplus(self.atom_hidden(gathered)))
         return update
 
@@ -39,9 +39,9 @@ class Interaction(nn.Module):
 class SchNet(nn.Module):
     """SchNet of `width` features and `interactions` layers; energies per atom from distances alone."""
 
-    def __init__(self, width: int, interactions: int, num_radial: int, cutoff: float) -> None:
+    def __init__(self, width: int, interactions: int, num_radial: int, cutoff: float, envelope: str) -> None:
         super().__init__()
-        self.cutoff = cutoff
+        self.envelope = Envelope(cutoff, envelope)
         self.embedding = nn.Embedding(SPECIES, width)
         self.basis = GaussianBasis(num_radial, cutoff)
         # the first filter layer of all interactions in one product: they read the same distances
@@ -50,20 +50,20 @@ class SchNet(nn.Module):
         self.readout_hidden = nn.Linear(width, max(1, width // 2))
         self.readout_output = nn.Linear(max(1, width // 2), 1)
 
-    def forward(self, species: Tensor, positions: Tensor, edges: Tensor, shifts: Tensor | None = None) -> Tensor:
-        """Energy per atom [A] from atomic numbers [A], positions [A, 3] in angstrom and edges [2, E]."""
-        _, distances = edge_vectors(positions, edges, shifts)
-        cut = envelope(distances, self.cutoff)[:, None]
+    def forward(self, graph: Graph) -> Tensor:
+        """Energy per atom [A]."""
+        _, distances = graph.vectors()
+        cut = self.envelope(distances)[:, None]
         hidden = _shifted_softplus(self.filter_input(self.basis(distances))).chunk(len(self.interactions), dim=1)
-        features = self.embedding(species)
+        features = self.embedding(graph.species)
         for interaction, hidden_filter in zip(self.interactions, hidden, strict=True):
-            features = features + interaction(features, hidden_filter, cut, edges)
+            features = features + interaction(features, hidden_filter, cut, graph)
         energies: Tensor = self.readout_output(_shifted_softplus(self.readout_hidden(features)))
         return energies.squeeze(1)
 
 
 def build(knobs: dict[str, Any], generator: torch.Generator) -> SchNet:
     """A SchNet of a size, its weights drawn from `generator`."""
-    model = SchNet(knobs["width"], knobs["interactions"], knobs["num_radial"], knobs["cutoff"])
+    model = SchNet(**knobs)
     draw_linear_layers(model, generator)
     return model

@@ -141,7 +141,7 @@ _TRAINING = (
 )
 _DOMAINS = {
     "language": ("data/tokenizer", "training/lm"),
-    "potentials": ("models/potential", "models/radial", "training/potential", "units"),
+    "potentials": ("models/graph", "models/potential", "models/radial", "training/potential", "units"),
 }
 
 

@@ -19,6 +19,7 @@ from chemscale.cost.flops import potential_flops
 from chemscale.cost.parameters import count
 from chemscale.data.arrays import FrameData
 from chemscale.models import registry, weights
+from chemscale.models.graph import Graph
 from chemscale.models.potential import Potential
 from chemscale.training.engine import make
 from chemscale.training.job import Job
@@ -66,9 +67,7 @@ def train(job: Job, attempts: int) -> None:
         begun = time.monotonic()
         rate = job.rate(progress.step, steps)
         batch = frames.batch(chosen)
-        energies, forces = model.energies_and_forces(
-            batch.species, batch.positions, batch.edges, batch.frame, len(chosen), create_graph=True
-        )
+        energies, forces = model.energies_and_forces(batch.graph, create_graph=True)
         force_error = (forces - batch.forces).square().sum(1).add(1e-12).sqrt().mean()
         energy_error = ((energies - batch.energies).abs() / batch.atoms).mean()
         loss = settings["force_weight"] * force_error + settings["energy_weight"] * energy_error
@@ -79,7 +78,7 @@ def train(job: Job, attempts: int) -> None:
         progress.samples_seen += len(chosen)
         progress.seen += len(chosen)
         for name, value in potential_flops(
-            cell.family, cell.knobs, atoms=len(batch.species), edges=batch.edges.shape[1]
+            cell.family, cell.knobs, atoms=len(batch.graph.species), edges=batch.graph.edges.shape[1]
         ).items():
             progress.flops[name] = progress.flops.get(name, 0) + value
         curve.write(
@@ -177,12 +176,9 @@ def _ranges(begins: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.i
 
 @dataclass
 class _Batch:
-    """Some frames in scaled units: species, frame [A], positions, forces [A, 3], edges [2, E], energies, atoms [F]."""
+    """Some frames and, in scaled units, what is known of them: forces [A, 3], energies [F]; atoms [F] of each."""
 
-    species: Tensor
-    positions: Tensor
-    edges: Tensor
-    frame: Tensor
+    graph: Graph
     forces: Tensor
     energies: Tensor
     atoms: Tensor
@@ -223,11 +219,15 @@ class _Frames:
             first += end - start
         picked = torch.from_numpy(chosen)
         sizes = self.sizes[picked]
-        return _Batch(
+        graph = Graph(
             torch.cat([self.species[part] for part in atoms]),
             torch.cat([self.positions[part] for part in atoms]),
             torch.cat(edges, dim=1),
             torch.repeat_interleave(torch.arange(len(chosen)), sizes),
+            len(chosen),
+        )
+        return _Batch(
+            graph,
             torch.cat([self.forces[part] for part in atoms]),
             self.energies[picked],
             sizes,
@@ -266,13 +266,13 @@ def _errors(model: Potential, frames: _Frames, scale: float) -> _Errors:
     for start in range(0, count, _EVALUATION_FRAMES):
         chosen = np.arange(start, min(start + _EVALUATION_FRAMES, count))
         batch = frames.batch(chosen)
-        predicted, forces = model.energies_and_forces(
-            batch.species, batch.positions, batch.edges, batch.frame, len(chosen), create_graph=False
-        )
+        predicted, forces = model.energies_and_forces(batch.graph, create_graph=False)
         error = (forces - batch.forces).double() * (scale * MEV_PER_EV)
-        sums[chosen] = torch.zeros(len(chosen), dtype=torch.float64).index_add_(0, batch.frame, error.abs().sum(1))
+        sums[chosen] = torch.zeros(len(chosen), dtype=torch.float64).index_add_(
+            0, batch.graph.frame, error.abs().sum(1)
+        )
         squares[chosen] = torch.zeros(len(chosen), dtype=torch.float64).index_add_(
-            0, batch.frame, error.square().sum(1)
+            0, batch.graph.frame, error.square().sum(1)
         )
         energy = (predicted.detach() - batch.energies).double() * (scale * MEV_PER_EV)
         totals[chosen] = energy.square()

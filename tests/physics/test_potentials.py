@@ -8,19 +8,20 @@ import torch
 
 from chemscale.families import FAMILIES, POTENTIALS
 from chemscale.models import registry
+from chemscale.models.graph import Graph
 from chemscale.models.potential import Potential
 
 pytestmark = pytest.mark.physics
 
 FAMILY_NAMES = [name for name, family in FAMILIES.items() if family.domain == POTENTIALS]
 SIZES = [
-    {"width": 8, "interactions": 2, "num_radial": 6, "cutoff": 4.0},
-    {"width": 16, "interactions": 3, "num_radial": 20, "cutoff": 5.0},
+    {"width": 8, "interactions": 2, "num_radial": 6, "cutoff": 4.0, "envelope": "smooth"},
+    {"width": 16, "interactions": 3, "num_radial": 20, "cutoff": 5.0, "envelope": "smooth"},
 ]
-ALLEGRO = {"width": 8, "tensors": 4, "num_radial": 6, "cutoff": 4.0, "neighbours": 9.0}
+ALLEGRO = {"width": 8, "tensors": 4, "num_radial": 6, "cutoff": 4.0, "envelope": "smooth", "neighbours": 9.0}
 LADDERS = {
-    "schnet": SIZES,
-    "painn": SIZES,
+    "schnet": [*SIZES, SIZES[0] | {"envelope": "cosine"}],
+    "painn": [size | {"vectors": vectors} for vectors in (True, False) for size in SIZES],
     "allegro": [
         ALLEGRO | {"l_max": l_max, "interactions": layers} for l_max, layers in ((0, 2), (1, 2), (2, 2), (2, 3))
     ],
@@ -60,7 +61,7 @@ def potential(request):
 def _evaluate(model, species, positions):
     frame = torch.zeros(len(species), dtype=torch.int64)
     energies, forces = model.energies_and_forces(
-        species, positions, _edges(positions, model.cutoff), frame, 1, create_graph=False
+        Graph(species, positions, _edges(positions, model.cutoff), frame, 1), create_graph=False
     )
     return energies.detach(), forces
 
@@ -132,9 +133,8 @@ def test_a_batch_gives_each_frame_what_it_has_alone(potential):
     first, second = _positions(0), _positions(6)[:5]
     edges = torch.cat([_edges(first, potential.cutoff), _edges(second, potential.cutoff) + len(first)], dim=1)
     frame = torch.tensor([0] * len(first) + [1] * len(second))
-    energies, forces = potential.energies_and_forces(
-        torch.cat([SPECIES, SPECIES[:5]]), torch.cat([first, second]), edges, frame, 2, create_graph=False
-    )
+    graph = Graph(torch.cat([SPECIES, SPECIES[:5]]), torch.cat([first, second]), edges, frame, 2)
+    energies, forces = potential.energies_and_forces(graph, create_graph=False)
     for index, positions in enumerate((first, second)):
         energy, force = _evaluate(potential, SPECIES[: len(positions)], positions)
         torch.testing.assert_close(energies[index : index + 1].detach(), energy, rtol=1e-10, atol=1e-10)
@@ -143,7 +143,9 @@ def test_a_batch_gives_each_frame_what_it_has_alone(potential):
 
 def test_totals_add_references_in_float64(potential):
     interaction = torch.tensor([1.25], dtype=torch.float32)
-    total = potential.total_energies(interaction, SPECIES, torch.zeros(len(SPECIES), dtype=torch.int64))
+    frame = torch.zeros(len(SPECIES), dtype=torch.int64)
+    graph = Graph(SPECIES, _positions(), _edges(_positions(), potential.cutoff), frame, 1)
+    total = potential.total_energies(interaction, graph)
     expected = 1.25 * float(potential.scale) + float(potential.reference[SPECIES].sum())
     assert total.dtype == torch.float64
     assert float(total) == pytest.approx(expected, rel=1e-14)

@@ -9,11 +9,15 @@ from chemscale.cost.flops import language_flops, potential_flops
 from chemscale.cost.memory import peak_bytes
 from chemscale.cost.parameters import count
 from chemscale.models import registry
+from chemscale.models.graph import Graph
 from chemscale.models.potential import Potential
 
 GRAPHS = [
-    (family, {"width": width, "interactions": layers, "num_radial": radial, "cutoff": cutoff})
-    for family in ("schnet", "painn")
+    (
+        family,
+        {"width": width, "interactions": layers, "num_radial": radial, "cutoff": cutoff, "envelope": "smooth"} | others,
+    )
+    for family, others in (("schnet", {}), ("painn", {"vectors": True}), ("painn", {"vectors": False}))
     for width, layers, radial, cutoff in ((8, 2, 6, 4.0), (16, 3, 20, 5.0))
 ]
 GRAPHS += [
@@ -26,6 +30,7 @@ GRAPHS += [
             "interactions": layers,
             "num_radial": 6,
             "cutoff": 4.0,
+            "envelope": "smooth",
             "neighbours": 9.0,
         },
     )
@@ -60,7 +65,7 @@ def test_potentials(family, knobs):
     species = torch.randint(1, 9, (12,))
     with _Counter() as counter:
         energies, forces = Potential(core, torch.zeros(119), 1.0).energies_and_forces(
-            species, positions, edges, torch.arange(12) // 6, 2, create_graph=True
+            Graph(species, positions, edges, torch.arange(12) // 6, 2), create_graph=True
         )
         (forces.square().sum() + energies.abs().mean()).backward()
     assert potential_flops(family, knobs, atoms=12, edges=edges.shape[1])["flops_full"] == counter.total
@@ -85,6 +90,6 @@ def test_language(family, width):
 
 
 def test_memory_of_a_potential_grows_with_size_and_batch():
-    knobs = {"width": 64, "interactions": 3, "num_radial": 20}
+    knobs = {"width": 64, "interactions": 3, "num_radial": 20, "vectors": True}
     assert peak_bytes("painn", knobs, 50) > 20 * count("painn", knobs, None).total
     assert peak_bytes("painn", knobs, 400) > peak_bytes("painn", knobs, 50)

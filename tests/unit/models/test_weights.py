@@ -6,7 +6,7 @@ import torch
 from chemscale.errors import RecordError
 from chemscale.models import registry, weights
 
-KNOBS = {"width": 8, "interactions": 2, "num_radial": 4, "cutoff": 4.0}
+KNOBS = {"width": 8, "interactions": 2, "num_radial": 4, "cutoff": 4.0, "envelope": "smooth", "vectors": True}
 SPEC = {"family": "painn", "knobs": KNOBS}
 
 

@@ -60,7 +60,7 @@ def toy_cell(domain="language", seed=0, protocol=None, **training):
     knobs = (
         {"layers": 2, "width": 8, "heads": 2}
         if language
-        else {"width": 4, "interactions": 2, "num_radial": 4, "cutoff": 4.0}
+        else {"width": 4, "interactions": 2, "num_radial": 4, "cutoff": 4.0, "envelope": "smooth", "vectors": True}
     )
     return Cell(
         study="toy",

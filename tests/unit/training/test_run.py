@@ -69,7 +69,10 @@ def test_two_cells_in_one_process_give_the_bits_of_two_processes(make_cell, data
 
 
 def test_allegro_trains_to_the_same_bits_in_another_process(make_cell, data_dir, tmp_path):
-    knobs = {"width": 4, "tensors": 2, "l_max": 2, "interactions": 2, "num_radial": 4, "cutoff": 4.0, "neighbours": 2.0}
+    knobs = {"width": 4, "tensors": 2, "l_max": 2, "interactions": 2, "num_radial": 4, "cutoff": 4.0} | {
+        "envelope": "smooth",
+        "neighbours": 2.0,
+    }
     cell = replace(make_cell("potentials"), family="allegro", knobs=knobs)
     bits = _train(cell, tmp_path / "one", data_dir)
     assert bits == _subprocess("", cell, tmp_path / "other", data_dir)
