@@ -333,6 +333,16 @@ class LanguageEngine(Section):
         return self
 
 
+class PotentialEngine(Section):
+    """How a step's work is spread; it decides last bits alone."""
+
+    ranks: Positive = 1  # processes that train a cell together, each with its share of a batch
+    # a step as machine code, built once for each size; auto: where the study's steps of a size pay for it
+    compile: Literal["auto", "always", "never"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
+    checkpoint_seconds: PositiveFloat = 60.0  # between two checkpoints of a running cell
+
+
 class Block(Section):
     """A block of the grid: every combination of its sizes, subsets and seeds."""
 
@@ -371,9 +381,8 @@ def _size_model(family: Family) -> type[Section]:
 def _family_model(family: Family) -> type[FamilySection]:
     training = LanguageTraining if family.domain == LANGUAGE else PotentialTraining
     sizes: Any = Annotated[dict[Name, _size_model(family)], Field(min_length=1)]  # type: ignore[misc]
-    parts: dict[str, Any] = {"training": (training, ...), "sizes": (sizes, ...)}
-    if family.domain == LANGUAGE:
-        parts["engine"] = (LanguageEngine, LanguageEngine())
+    engine = LanguageEngine() if family.domain == LANGUAGE else PotentialEngine()
+    parts: dict[str, Any] = {"training": (training, ...), "sizes": (sizes, ...), "engine": (type(engine), engine)}
     return create_model(f"{family.name}_section", __base__=FamilySection, **parts)
 
 

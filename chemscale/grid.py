@@ -20,6 +20,7 @@ ALONE: dict[str, Any] = {
     "zero": 0,
     "offload": False,
     "recompute": False,
+    "compiled": False,
     "device": "cpu",
     "checkpoint_seconds": 60.0,
     "shared_with": [],

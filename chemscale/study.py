@@ -23,7 +23,7 @@ from chemscale.config import (
     Trajectories,
 )
 from chemscale.config_file import load_config
-from chemscale.cost.engine import chosen, plain, ranks_that_would_do
+from chemscale.cost.engine import chosen, plain, ranks_that_would_do, with_compiled
 from chemscale.errors import ConfigError
 from chemscale.evaluations import EVALUATION
 from chemscale.families import FAMILIES, LANGUAGE
@@ -191,6 +191,9 @@ def study_of(config: StudyConfig, path: Path) -> Study:
                 f"controls.{control}.grid",
             )
         )
+    rules = {name: getattr(section.engine, "compile", "never") for name, section in sections.items()}
+    trained = with_compiled(study.cells + study.controls, rules)
+    study.cells[:], study.controls[:] = trained[: len(study.cells)], trained[len(study.cells) :]
     for name in type(config.evaluate).model_fields:
         if (evaluation := getattr(config.evaluate, name)) is not None:
             _add_evaluated(study, name, evaluation)
@@ -290,8 +293,9 @@ def _cells(
     rows = _stated_rows(study.config, section.data)
     sizes = section.sizes  # type: ignore[attr-defined]
     training = section.training  # type: ignore[attr-defined]
-    asked = section.engine.model_dump(mode="json") if family.domain == LANGUAGE else {**ALONE, "memory_gb": None}  # type: ignore[attr-defined]
+    asked = {"memory_gb": None} | ALONE | section.engine.model_dump(mode="json")  # type: ignore[attr-defined]
     memory = asked.pop("memory_gb")
+    asked.pop("compile", None)  # decided when all cells of a size are known
     cells: dict[str, Cell] = {}
     for index, block in enumerate(blocks):
         for position, size in enumerate(block.sizes):

@@ -141,7 +141,16 @@ _TRAINING = (
 )
 _DOMAINS = {
     "language": ("data/tokenizer", "training/lm"),
-    "potentials": ("models/graph", "models/potential", "models/radial", "training/potential", "units"),
+    "potentials": (
+        "models/compiled",
+        "models/graph",
+        "models/potential",
+        "models/radial",
+        "training/frames",
+        "training/potential",
+        "training/step",
+        "units",
+    ),
 }
 
 

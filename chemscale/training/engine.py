@@ -126,6 +126,15 @@ class TorchEngine:
         """Add the gradient of a share of the step's loss."""
         loss.backward()  # type: ignore[no-untyped-call]
 
+    @property
+    def flat(self) -> Tensor:
+        """All parameters as the module computes with them, one after another; `named` tells them apart."""
+        return self._held
+
+    def add(self, gradient: Tensor) -> None:
+        """Add a gradient that the caller has computed, laid out as `flat`."""
+        self._gradient.add_(gradient)
+
     def _add(self, name: str, parameter: Tensor) -> None:
         """Add a parameter's rounded gradient to the sum as soon as it is there, so that few are held at a time."""
         start, end, shape = self._places[name]

@@ -66,6 +66,11 @@ class Datasets:
             self._manifests[key] = read_manifest(self._data_dir / key)
         return self._manifests[key]
 
+    @property
+    def compiled(self) -> Path:
+        """The folder of what is compiled once for many cells, see `models/compiled.py`."""
+        return self._data_dir / "compiled"
+
     def folder(self, key: str) -> Path:
         """The folder of a data set."""
         return self._data_dir / key

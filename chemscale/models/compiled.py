@@ -1,0 +1,141 @@
+"""Computations compiled ahead of time: a package is built once on a machine, and loads in milliseconds after that.
+
+A function of tensors is traced into a flat graph of operations, every gradient that it takes included, and torch's
+inductor makes machine code of that. Where the potentials' small operations rule, a step becomes two to four times as
+fast. Building takes half a minute, so it is done once for all cells that share a size; loading imports no compiler.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chemscale.errors import InputError
+from chemscale.io import atomic_path, digest, read_json, sha256_file, write_json
+
+# more frames, atoms or edges than this a traced size is not meant for
+_LARGEST = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Package:
+    """A compiled function: tensors in, tensors out, without gradients."""
+
+    _loader: Any
+
+    def __call__(self, *inputs: Tensor) -> list[Tensor]:
+        """What the function returns for these inputs."""
+        outputs: list[Tensor] = self._loader.run(list(inputs))
+        return outputs
+
+
+def package(
+    folder: Path,
+    identity: Mapping[str, Any],
+    function: Callable[..., tuple[Tensor, ...]],
+    inputs: Sequence[Tensor],
+    sizes: Sequence[Mapping[int, str]],
+    threads: int,
+    log: logging.Logger,
+) -> Package:
+    """The compiled form of a function; it is built where `folder` does not hold it yet, by one process at a time.
+
+    Args:
+        folder: of all packages.
+        identity: what decides the function, code included; the package's name is its digest with the machine's.
+        function: of tensors alone; of their sizes it may use those named below and no Python number made of them.
+        inputs: an example; only kinds and sizes count. Named sizes have to differ from each other and all others.
+        sizes: for each input, the names of the dimensions that may change from call to call.
+        threads: of the processor that a call may use.
+        log: told how long building took.
+
+    Raises:
+        InputError: there is no C++ compiler to build it with.
+    """
+    place = inputs[0].device
+    name = digest({**identity, "threads": threads, **_machine(place)})[:24]
+    path, record = folder / f"{name}.pt2", folder / f"{name}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / f"{name}.lock", "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if not record.exists() or read_json(record)["sha256"] != sha256_file(path):
+            begun = time.monotonic()
+            with atomic_path(path) as temporary, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the compiler's, of its own parts
+                _build(function, inputs, sizes, threads, temporary)
+            seconds = time.monotonic() - begun
+            write_json(record, {**identity, "sha256": sha256_file(path), "build_s": seconds})
+            log.info("compiled %s in %.0f s", path, seconds)
+    return _load(path, place)
+
+
+def _load(path: Path, place: torch.device) -> Package:
+    # by name, since torch's function for it would import the compiler
+    from torch._C._aoti import AOTIModelPackageLoader
+
+    index = -1 if place.index is None else place.index
+    return Package(AOTIModelPackageLoader(str(path), "model", False, 1, index))
+
+
+def _machine(place: torch.device) -> dict[str, str]:
+    """What machine code depends on: torch, and the processor's or the GPU's kind."""
+    if place.type == "cuda":
+        kind = torch.cuda.get_device_name(place)
+    else:
+        cpuinfo = Path("/proc/cpuinfo")
+        lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+        flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+        kind = torch.backends.cpu.get_cpu_capability() + hashlib.sha256(flags.encode()).hexdigest()
+    return {"torch": torch.__version__, "device": place.type, "kind": kind}
+
+
+def _build(
+    function: Callable[..., tuple[Tensor, ...]],
+    inputs: Sequence[Tensor],
+    sizes: Sequence[Mapping[int, str]],
+    threads: int,
+    path: Path,
+) -> None:
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        raise InputError(
+            "compile a potential's step", "no C++ compiler", "install g++, or let its engine compile: never"
+        )
+    # what inductor finds out about the compiler, it looks for once in its cache; read when it is imported
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((path.parent / "cache").resolve()))
+    import torch._inductor
+    from torch.export import Dim, export
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    dims = {name: Dim(name, min=2, max=_LARGEST) for held in sizes for name in held.values()}
+    with tempfile.TemporaryDirectory() as scratch:
+        traced = make_fx(function, tracing_mode="symbolic")(*inputs)
+        exported = export(
+            traced,
+            tuple(inputs),
+            dynamic_shapes=[{axis: dims[name] for axis, name in held.items()} or None for held in sizes],
+            strict=False,
+        )
+        built = torch._inductor.aoti_compile_and_package(
+            exported,
+            package_path=str(Path(scratch) / "package.pt2"),
+            # the calls of kernels themselves are not worth the compiler's time
+            inductor_configs={
+                "cpp.threads": threads,
+                "compile_threads": 1,
+                "aot_inductor.compile_wrapper_opt_level": "O0",
+            },
+        )
+        shutil.copyfile(built, path)

@@ -1,0 +1,119 @@
+"""The frames of a split as tensors on the device, cut into batches there: no loader stands between two steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from chemscale.data.arrays import FrameData
+from chemscale.models.graph import Graph
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some frames and, in scaled units, what is known of them: forces [A, 3], energies [F]; atoms [F] of each."""
+
+    graph: Graph
+    forces: Tensor
+    energies: Tensor
+    atoms: Tensor
+
+
+class Frames:
+    """The frames of a split with their stored neighbours within a reach."""
+
+    def __init__(
+        self,
+        data: FrameData,
+        index: NDArray[np.int64],
+        reach: float,
+        reference: NDArray[np.float64],
+        scale: float,
+        place: torch.device,
+    ) -> None:
+        """Frames of a data set.
+
+        Args:
+            data: all of its frames.
+            index: the places of those of the split.
+            reach: of their neighbour lists, in angstrom.
+            reference: energy of each species in eV [119].
+            scale: eV per scaled unit of energy.
+            place: the device that holds them.
+        """
+        sizes = data.offsets[index + 1] - data.offsets[index]
+        self.offsets = np.concatenate([[0], np.cumsum(sizes)])
+        atoms = _ranges(data.offsets[index], sizes)
+        all_edges, all_offsets = data.edges(reach)
+        degrees = all_offsets[index + 1] - all_offsets[index]
+        self.edge_offsets = np.concatenate([[0], np.cumsum(degrees)])
+        self.sizes, self.degrees = sizes, degrees
+        # atoms numbered over the whole split
+        first = np.repeat(self.offsets[:-1], degrees)
+        edges = all_edges[_ranges(all_offsets[index], degrees)].T.astype(np.int64) + first
+        species = data.species[atoms]
+        references = np.add.reduceat(reference[species], self.offsets[:-1])
+        self.species = torch.from_numpy(species.astype(np.int64)).to(place)
+        self.positions = torch.from_numpy(data.positions[atoms].astype(np.float32)).to(place)
+        self.forces = torch.from_numpy((data.forces[atoms] / scale).astype(np.float32)).to(place)
+        # references are taken off in float64: totals of hundreds of eV would cost float32 its digits
+        self.energies = torch.from_numpy(((data.energies[index] - references) / scale).astype(np.float32)).to(place)
+        self.edges = torch.from_numpy(edges).to(place)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def batch(self, chosen: NDArray[np.int64]) -> Batch:
+        """The frames `chosen`, atoms numbered anew from 0."""
+        sizes = self.sizes[chosen]
+        begins, edge_begins = self.offsets[chosen], self.edge_offsets[chosen]
+        degrees = self.degrees[chosen]
+        place = self.species.device
+        atoms, edges = (
+            torch.from_numpy(_ranges(*ranges)).to(place) for ranges in ((begins, sizes), (edge_begins, degrees))
+        )
+        moved = torch.from_numpy(np.repeat(np.cumsum(sizes) - sizes - begins, degrees)).to(place)
+        frame = torch.from_numpy(np.repeat(np.arange(len(chosen)), sizes)).to(place)
+        graph = Graph(
+            self.species.index_select(0, atoms),
+            self.positions.index_select(0, atoms),
+            self.edges.index_select(1, edges) + moved,
+            frame,
+            len(chosen),
+        )
+        picked = torch.from_numpy(chosen).to(place)
+        return Batch(
+            graph,
+            self.forces.index_select(0, atoms),
+            self.energies.index_select(0, picked),
+            torch.from_numpy(sizes).to(place),
+        )
+
+
+def normalisation(data: FrameData, index: NDArray[np.int64]) -> tuple[NDArray[np.float64], float]:
+    """Reference energy of each species in eV [119] by least squares, and the force RMS in eV/angstrom, of a subset.
+
+    A species that the subset lacks keeps 0: the least-squares solution of smallest norm.
+    """
+    counts = np.zeros((len(index), 119))
+    squares = total = 0.0
+    for row, frame in enumerate(index):
+        atoms = slice(data.offsets[frame], data.offsets[frame + 1])
+        np.add.at(counts[row], data.species[atoms], 1)
+        squares += float(np.square(data.forces[atoms]).sum())
+        total += data.forces[atoms].size
+    present = np.flatnonzero(counts.any(axis=0))
+    reference = np.zeros(119)
+    reference[present] = np.linalg.lstsq(counts[:, present], data.energies[index], rcond=None)[0]
+    return reference, float(np.sqrt(squares / total))
+
+
+def _ranges(begins: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The numbers begin, begin + 1 ... of each range, one range after another."""
+    ends = np.cumsum(sizes)
+    ranges: NDArray[np.int64] = np.arange(ends[-1]) + np.repeat(begins - (ends - sizes), sizes)
+    return ranges
