@@ -24,17 +24,23 @@ def save(folder: Path, state: Mapping[str, Tensor], spec: dict[str, Any]) -> Non
     write_json(folder / SPEC, {**spec, "sha256": sha256_file(folder / WEIGHTS)})
 
 
+def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights in `folder` by name, and the spec of their model; `RecordError` where they are missing or changed."""
+    from safetensors.torch import load_file
+
+    spec = read_json(folder / SPEC)
+    if not (folder / WEIGHTS).exists() or sha256_file(folder / WEIGHTS) != spec.pop("sha256", None):
+        raise RecordError(f"load {folder / WEIGHTS}", "a missing or changed file", "train the cell again")
+    return load_file(folder / WEIGHTS), spec
+
+
 def load_into(folder: Path, model: nn.Module, spec: dict[str, Any]) -> None:
     """Load the weights in `folder` into a model of the same spec.
 
     Raises:
         RecordError: the files are missing or changed, or belong to another model.
     """
-    from safetensors.torch import load_file
-
-    found = read_json(folder / SPEC)
-    if not (folder / WEIGHTS).exists() or sha256_file(folder / WEIGHTS) != found.pop("sha256", None):
-        raise RecordError(f"load {folder / WEIGHTS}", "a missing or changed file", "train the cell again")
+    state, found = load(folder)
     if found != spec:
         raise RecordError(f"load {folder / WEIGHTS}", f"weights of {found}", f"weights of {spec} are expected")
-    model.load_state_dict(load_file(folder / WEIGHTS))
+    model.load_state_dict(state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -110,6 +111,27 @@ def normalisation(data: FrameData, index: NDArray[np.int64]) -> tuple[NDArray[np
     reference = np.zeros(119)
     reference[present] = np.linalg.lstsq(counts[:, present], data.energies[index], rcond=None)[0]
     return reference, float(np.sqrt(squares / total))
+
+
+def seen(data: FrameData, index: NDArray[np.int64], reach: float) -> dict[str, Any]:
+    """The species of some frames, and the smallest distance in angstrom of each pair of species within a reach.
+
+    A pair is named by its atomic numbers, such as "1-6", the smaller first.
+    """
+    all_edges, all_offsets = data.edges(reach)
+    degrees = all_offsets[index + 1] - all_offsets[index]
+    first = np.repeat(data.offsets[index], degrees)
+    receiver, sender = all_edges[_ranges(all_offsets[index], degrees)].T.astype(np.int64) + first
+    distances = np.linalg.norm(data.positions[receiver] - data.positions[sender], axis=1)
+    pairs = np.sort(np.stack([data.species[receiver], data.species[sender]]).astype(np.int64), axis=0)
+    kinds, places = np.unique(pairs[0] * 256 + pairs[1], return_inverse=True)
+    closest = np.full(len(kinds), np.inf)
+    np.minimum.at(closest, places, distances)
+    atoms = _ranges(data.offsets[index], data.offsets[index + 1] - data.offsets[index])
+    return {
+        "species": [int(number) for number in np.unique(data.species[atoms])],
+        "closest": {f"{kind // 256}-{kind % 256}": float(value) for kind, value in zip(kinds, closest, strict=True)},
+    }
 
 
 def _ranges(begins: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ from chemscale.data.arrays import FrameData
 from chemscale.models import registry, weights
 from chemscale.models.potential import Potential
 from chemscale.training.engine import TorchEngine, make
-from chemscale.training.frames import Frames, normalisation
+from chemscale.training.frames import Frames, normalisation, seen
 from chemscale.training.job import Job
 from chemscale.training.metrics import cluster_sums
 from chemscale.training.ranks import device
@@ -122,7 +122,9 @@ def train(job: Job, attempts: int) -> None:
             test_metrics |= {f"{name}_{metric}": value for metric, value in others.metrics().items()}
     # the model's buffers, reference energies and scale, belong to it
     named = model.state_dict() | engine.named(best)
-    weights.save(job.checkpoint.folder, named, {"family": cell.family, "knobs": cell.knobs})
+    about = {"family": cell.family, "knobs": cell.knobs, **seen(data, subset.index, cell.knobs["cutoff"])}
+    if ranks.writes:
+        weights.save(job.checkpoint.folder, named, about)
     clusters = cluster_sums(data.cluster_names, data.test_clusters, errors.force_sums, errors.components)
 
     # --- records ------------------------------------------------------------------------------------------------------
