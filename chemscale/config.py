@@ -409,6 +409,31 @@ class Probe(Section):
     seed: Seed = 0  # of the choice of molecules, their conformers and their split
 
 
+class Dynamics(Section):
+    """Molecular dynamics on a potential: how long molecules hold, how well energy is kept, where atoms are.
+
+    `nvt_ps` is the cap of each replica at constant temperature, `nve_ps` the length at constant energy, if any.
+    """
+
+    data: Name  # a data set of trajectories: where replicas start, and what they are compared with
+    molecules: Annotated[list[Name], Field(min_length=1)] | None = None  # of that data set; all by default
+    replicas: Annotated[int, Field(ge=2, le=1000, strict=True)] = 8
+    temperature: PositiveFloat = 500.0  # kelvin
+    nvt_ps: PositiveFloat
+    nvt_timestep_fs: Annotated[float, Field(gt=0, le=5)] = 0.5
+    friction_per_ps: PositiveFloat = 10.0
+    nve_ps: PositiveFloat | None = None
+    nve_timestep_fs: Annotated[float, Field(gt=0, le=5)] = 0.25
+    seed: Seed = 0
+
+
+class PotentialEvaluation(Section):
+    """What is asked of finished potentials beyond their errors, and of which cells of the grid."""
+
+    grid: Annotated[list[Block], Field(min_length=1)]
+    dynamics: Dynamics
+
+
 class LanguageEvaluation(Section):
     """What is asked of finished language cells beyond their loss, and of which cells of the grid."""
 
@@ -426,7 +451,10 @@ class LanguageEvaluation(Section):
 Evaluations: type[Section] = create_model(
     "Evaluations",
     __base__=Section,
-    **{name: (LanguageEvaluation | None, None) for name, family in FAMILIES.items() if family.domain == LANGUAGE},  # type: ignore[call-overload]
+    **{  # type: ignore[call-overload]
+        name: ((LanguageEvaluation if family.domain == LANGUAGE else PotentialEvaluation) | None, None)
+        for name, family in FAMILIES.items()
+    },
 )
 
 

@@ -13,13 +13,25 @@ from typing import Any
 from chemscale.errors import RecordError
 from chemscale.io import read_json, write_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 EVALUATION = "evaluation.json"
+# beside it, what varies from run to run: each the name of a column, and a number or null
+SPEED = "evaluation_speed.json"
 
 # the properties that a probe predicts, with the unit of each
 PROPERTIES = {"gap": "eV", "dipole": "debye"}
 # what is compared between generated and validation molecules by Wasserstein's distance, with the unit of each
 DESCRIPTORS = {"weight": "g/mol", "log_p": "1", "qed": "1", "rings": "rings", "heavy_atoms": "atoms"}
+# the subject of what is measured of all molecules together
+ALL = "all"
+# what is measured of a potential's dynamics, with the unit of each
+DYNAMICS = {
+    "stability_time": "ps",
+    "stable_share": "1",
+    "distance_mae": "1",
+    "temperature": "K",
+    "energy_drift": "meV/atom/ps",
+}
 SHARES = ("validity", "uniqueness", "novelty")
 
 _FIELDS: dict[str, type] = {
@@ -37,9 +49,10 @@ _FIELDS: dict[str, type] = {
     "versions": dict,
     "generation": dict,
     "probe": dict,
+    "dynamics": dict,
     "results": list,
 }
-_NULLABLE = ("generation", "probe")
+EVALUATIONS = ("generation", "probe", "dynamics")
 _RESULT: dict[str, type] = {
     "evaluation": str,
     "metric": str,
@@ -62,7 +75,10 @@ COLUMNS: dict[str, tuple[str, str, str]] = {
         for name in PROPERTIES
         for metric in ("mae", "r2")
     },
+    # of all molecules together, see `evaluation/stability.py`
+    **{f"dynamics_{metric}": ("dynamics", metric, ALL) for metric in DYNAMICS},
 }
+SPEED_COLUMNS = ("dynamics_steps_per_s",)
 # Columns of `tables/evaluation.parquet`; `entry` names a row
 ROW_COLUMNS = ("entry", "cell", *_RESULT)
 
@@ -72,7 +88,7 @@ def result(
     metric: str,
     subject: str,
     value: float | None,
-    interval: tuple[float, float] | None,
+    interval: tuple[float | None, float | None] | None,
     unit: str,
     reason: str | None = None,
 ) -> dict[str, Any]:
@@ -87,7 +103,7 @@ def check_evaluation(record: Any, where: str) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION or set(record) != set(_FIELDS):
         raise RecordError(f"read {where}", "no evaluation of this schema", "run the evaluation again")
     for field, kind in _FIELDS.items():
-        if not isinstance(record[field], kind) and not (record[field] is None and field in _NULLABLE):
+        if not isinstance(record[field], kind) and not (record[field] is None and field in EVALUATIONS):
             raise RecordError(f"read {where}", f"{field} = {record[field]!r}"[:200], "run the evaluation again")
     for found in record["results"]:
         if not isinstance(found, dict) or set(found) != set(_RESULT):
@@ -118,7 +134,7 @@ def table_rows(cell: str, record: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def cell_columns(record: Mapping[str, Any]) -> dict[str, float | None]:
-    """The columns that a cell's evaluation adds to its row in the table of cells."""
+def cell_columns(record: Mapping[str, Any], speed: Mapping[str, Any]) -> dict[str, float | None]:
+    """The columns that a cell's evaluation and its speed add to its row in the table of cells."""
     found = {(row["evaluation"], row["metric"], row["subject"]): row["value"] for row in record["results"]}
-    return {column: found.get(key) for column, key in COLUMNS.items()}
+    return {column: found.get(key) for column, key in COLUMNS.items()} | {name: speed[name] for name in SPEED_COLUMNS}

@@ -17,6 +17,7 @@ from chemscale.config import (
     FamilySection,
     LanguageEvaluation,
     Molecules,
+    PotentialEvaluation,
     Protocol,
     Structures,
     StudyConfig,
@@ -25,7 +26,7 @@ from chemscale.config import (
 from chemscale.config_file import load_config
 from chemscale.cost.engine import chosen, plain, ranks_that_would_do, with_compiled
 from chemscale.errors import ConfigError
-from chemscale.evaluations import EVALUATION
+from chemscale.evaluations import EVALUATION, EVALUATIONS, SPEED
 from chemscale.families import FAMILIES, LANGUAGE
 from chemscale.grid import ALONE, Cell
 from chemscale.io import digest, write_json
@@ -37,7 +38,7 @@ STUDY_SCHEMA_VERSION = 1
 class Study:
     """A checked study: its config, its cells and controls in the grid's order, and the cells that it may go without.
 
-    `evaluated` is what is asked of cells beyond their loss, by path: `generation` and `probe`, each None where not.
+    `evaluated` is what is asked of cells beyond their loss, by path: generation, probe and dynamics, None where not.
     """
 
     path: Path
@@ -132,8 +133,10 @@ def write_resolved(root: Path, resolved: dict[str, Any]) -> None:
                 continue
             if path not in known:
                 _set_aside(root, record)
-            elif path not in resolved["evaluated"] and (record / EVALUATION).exists():
-                _set_aside(root, record / EVALUATION)
+            elif path not in resolved["evaluated"]:
+                for name in (EVALUATION, SPEED):
+                    if (record / name).exists():
+                        _set_aside(root, record / name)
     write_json(root / "config.json", resolved)
 
 
@@ -206,14 +209,20 @@ def study_of(config: StudyConfig, path: Path) -> Study:
     return study
 
 
-def _add_evaluated(study: Study, name: str, evaluation: LanguageEvaluation) -> None:
+def _add_evaluated(study: Study, name: str, evaluation: LanguageEvaluation | PotentialEvaluation) -> None:
     """Add the cells that an evaluation names; a cell that is not in the grid, or named twice, is an error."""
     where = f"{study.path}: evaluate.{name}"
     cells = [cell for cell in study.cells if cell.family == name]
     if not cells:
         raise ConfigError(where, "a family that the study does not train", "name one of its families")
     known = {(cell.size, cell.num_samples, cell.seed): cell.path for cell in cells}
-    asked = evaluation.model_dump(mode="json", include={"generation", "probe"})
+    asked = dict.fromkeys(EVALUATIONS) | evaluation.model_dump(mode="json", exclude={"grid"})
+    if asked["dynamics"] is not None:
+        data = asked["dynamics"]["data"]
+        if data not in study.config.data or study.config.data[data].kind not in ("trajectories", "structures"):
+            raise ConfigError(f"{where}.dynamics.data", repr(data), "name a data set of trajectories of this study")
+        # the folder that holds it, so that an evaluation belongs to its content
+        asked["dynamics"]["key"] = study.data_key(data)
     for index, block in enumerate(evaluation.grid):
         for point in itertools.product(block.sizes, block.num_samples, block.seeds):
             if point not in known:

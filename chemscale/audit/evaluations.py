@@ -14,7 +14,7 @@ from chemscale.audit.findings import Findings
 from chemscale.data.passport import row_batches
 from chemscale.data.subsets import SubsetDraw
 from chemscale.evaluation.measures import results_of
-from chemscale.evaluations import EVALUATION, read_evaluation
+from chemscale.evaluations import EVALUATION, EVALUATIONS, read_evaluation
 from chemscale.grid import Cell
 from chemscale.io import canonical_json, read_json
 from chemscale.records import read_metrics
@@ -59,7 +59,7 @@ def check_evaluations(root: Path, study: dict[str, Any], findings: Findings) -> 
             findings.equal(f"{where}: {field}", record[field], value)
         first = codes.setdefault(cell.family, (path, record["code_digest"]))
         findings.equal(f"{where}: code_digest, beside {first[0]}'s", record["code_digest"], first[1])
-        for part in ("generation", "probe"):
+        for part in EVALUATIONS:
             findings.equal(f"{where}: has {part}", record[part] is not None, asked[path][part] is not None)
         if record["generation"] is not None and asked[path]["generation"] is not None:
             settings, raw = asked[path]["generation"], record["generation"]
@@ -82,7 +82,29 @@ def check_evaluations(root: Path, study: dict[str, Any], findings: Findings) -> 
                 same(where, f"{name} of {kind}", raw[name])
             for features in ("morgan", "constant"):
                 same(where, f"predictions by {features} of {kind}", raw["predictions"][features])
+        if record["dynamics"] is not None and asked[path]["dynamics"] is not None:
+            settings, raw = asked[path]["dynamics"], record["dynamics"]
+            _check_dynamics(where, settings, raw, findings)
+            for molecule, told in raw["molecules"].items():
+                same(where, f"reference of {molecule} in {settings['key']}", told["reference_distances"])
         _check_results(where, record, findings)
+
+
+def _check_dynamics(where: str, settings: dict[str, Any], raw: dict[str, Any], findings: Findings) -> None:
+    """The molecules, replicas and times are those that the config asks for."""
+    findings.equal(f"{where}: data of dynamics", raw["data"], settings["key"])
+    if settings["molecules"] is not None:
+        findings.equal(f"{where}: molecules", sorted(raw["molecules"]), sorted(settings["molecules"]))
+    for molecule, told in raw["molecules"].items():
+        findings.close(f"{where}: cap of {molecule}", told["cap_ps"], settings["nvt_ps"])
+        columns = [told["ended_ps"], told["temperatures"], told["distances"]]
+        columns += [] if told["free"] is None else [told["free"]["held"], told["free"]["energy_changes"]]
+        findings.equal(f"{where}: replicas of {molecule}", {len(column) for column in columns}, {settings["replicas"]})
+        findings.equal(f"{where}: {molecule} at constant energy", told["free"] is None, settings["nve_ps"] is None)
+        ends = [end for end in told["ended_ps"] if end is not None]
+        findings.equal(
+            f"{where}: ends of {molecule} within the cap", all(0 < end <= told["cap_ps"] for end in ends), True
+        )
 
 
 def _check_generation(cell: Cell, num: int, raw: dict[str, Any], findings: Findings) -> None:

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import wasserstein_distance
 
+from chemscale.evaluation.stability import dynamics_results
 from chemscale.evaluations import DESCRIPTORS, PROPERTIES, result
 
 Array = NDArray[np.float64]
@@ -56,6 +57,8 @@ def results_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
         found += generation_results(record["generation"], resampling)
     if record["probe"] is not None:
         found += probe_results(record["probe"], resampling)
+    if record["dynamics"] is not None:
+        found += dynamics_results(record["dynamics"], *astuple(resampling))
     return found
 
 

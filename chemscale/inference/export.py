@@ -7,8 +7,10 @@ from typing import Any
 
 from chemscale.data.tokenizer import Tokenizer
 from chemscale.errors import InputError
+from chemscale.families import LANGUAGE
 from chemscale.inference import hugging_face
-from chemscale.inference.language import FinishedCell, finished_cell, load_weights
+from chemscale.inference.finished import FinishedCell, finished_cell
+from chemscale.inference.language import load_weights
 from chemscale.io import read_json
 from chemscale.units import format_number
 
@@ -24,7 +26,7 @@ def export(folder: Path, out: Path, to: str) -> dict[str, Any]:
     """
     if to != "hf":
         raise InputError(f"export to {to!r}", "no such target yet", "name hf")
-    found = finished_cell(folder)
+    found = finished_cell(folder, LANGUAGE)
     if out.exists() and any(out.iterdir()):
         raise InputError(f"export to {out}", "a folder that is not empty", "name a new one")
     tokenizer = Tokenizer.load(found.data / "tokenizer.json")

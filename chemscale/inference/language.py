@@ -10,29 +10,12 @@ from typing import Any
 import torch
 
 from chemscale.data.tokenizer import Tokenizer
-from chemscale.errors import InputError
 from chemscale.families import LANGUAGE
-from chemscale.grid import Cell
 from chemscale.inference import hugging_face
+from chemscale.inference.finished import FinishedCell, finished_cell
 from chemscale.io import read_json
 from chemscale.models import registry, weights
 from chemscale.models.decoder import Decoder
-from chemscale.records import read_metrics
-
-
-@dataclass(frozen=True)
-class FinishedCell:
-    """A finished cell on disk: its folder, spec, metrics, and the folder of its study."""
-
-    folder: Path
-    cell: Cell
-    metrics: Mapping[str, Any]
-    study: Path
-
-    @property
-    def data(self) -> Path:
-        """The study's copy of what the cell was trained on."""
-        return self.study / "data" / str(self.cell.data["name"])
 
 
 @dataclass(frozen=True)
@@ -42,28 +25,6 @@ class LanguageModel:
     model: Decoder
     tokenizer: Tokenizer
     policy: Mapping[str, Any] | None
-
-
-def finished_cell(folder: Path) -> FinishedCell:
-    """The finished language cell in a folder such as `results/STUDY/cells/chemgpt/w88/n2000/seed0`.
-
-    Raises:
-        InputError: the folder holds no finished cell, one of a potential, or one outside its study's folder.
-    """
-    if not (folder / "metrics.json").is_file() or not (folder / "config.json").is_file():
-        raise InputError(
-            f"read the cell {folder}", "no metrics.json and config.json", "name the folder of a finished cell"
-        )
-    cell = Cell.from_dict(read_json(folder / "config.json"))
-    if cell.domain != LANGUAGE:
-        raise InputError(f"read the language cell {folder}", f"one of {cell.family}", "name a language cell")
-    place = folder.resolve()
-    if not place.as_posix().endswith(f"/{cell.path}"):
-        raise InputError(
-            f"read the cell {folder}", "a folder outside of its study", f"name it where it was made, .../{cell.path}"
-        )
-    study = place.parents[len(Path(cell.path).parts) - 1]
-    return FinishedCell(folder, cell, read_metrics(folder / "metrics.json"), study)
 
 
 def load(folder: Path) -> LanguageModel:
@@ -76,7 +37,7 @@ def load(folder: Path) -> LanguageModel:
     if (folder / "config.json").is_file() and "model_type" in read_json(folder / "config.json"):
         model, tokenizer = hugging_face.load(folder)
         return LanguageModel(model, tokenizer, None)
-    found = finished_cell(folder)
+    found = finished_cell(folder, LANGUAGE)
     tokenizer = Tokenizer.load(found.data / "tokenizer.json")
     model = load_weights(found, len(tokenizer))
     return LanguageModel(model, tokenizer, read_json(found.data / "manifest.json")["settings"])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 
-from chemscale.evaluations import DESCRIPTORS, PROPERTIES
-from chemscale.reporting.axes import INK, colour, log_axis, marker, plain
+from chemscale.evaluations import ALL, DESCRIPTORS, PROPERTIES
+from chemscale.reporting.axes import INK, PAPER, colour, log_axis, marker, plain
 from chemscale.reporting.results import Evaluated, FamilyResults, Row
 
 PROPERTY_WORDS = {"gap": "HOMO-LUMO gap", "dipole": "dipole moment"}
@@ -33,6 +33,16 @@ COMPARED_WORDS = {
     "untrained": "the untrained network's",
     "morgan": "Morgan fingerprints",
     "constant": "the constant",
+}
+# what is measured of dynamics, and its unit, in the order of the page's table
+DYNAMICS_WORDS = {
+    "stability_time": ("holds, median", "ps"),
+    "stable_share": ("hold to the cap", "share"),
+    "distance_mae": ("distances", "0 to 2"),
+    "distance_mae_of_reference": ("of the reference's halves", "0 to 2"),
+    "temperature": ("temperature", "K"),
+    "energy_drift": ("drift of energy", "meV/atom/ps"),
+    "free_temperature": ("temperature at constant energy", "K"),
 }
 FEATURE_WORDS = {"trained": "trained", "untrained": "untrained", "morgan": "Morgan", "constant": "constant"}
 
@@ -67,6 +77,12 @@ def _trend(highest: Evaluated, lowest: Evaluated, name: str) -> str:
     if last["low"] > first["high"]:
         return "Its error at the lowest loss lies above that at the highest, their intervals apart."
     return "The intervals of its error at the lowest and at the highest loss overlap."
+
+
+def subjects(at: Evaluated) -> list[str]:
+    """The molecules whose dynamics a cell has, by name, and `all` of them where they are several."""
+    molecules = sorted({subject for _, subject in at.rows} - {ALL})
+    return molecules if len(molecules) == 1 else [*molecules, ALL]
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
@@ -122,6 +138,42 @@ def draw_distances(axes: Axes, family: FamilyResults) -> None:
     axes.axhline(1, color=INK, linewidth=0.9)
     _loss_below(axes, family)
     log_axis(axes.yaxis, "distance / that of a training sample", plain)
+
+
+def draw_stability(axes: Axes, families: Sequence[FamilyResults], caps: Mapping[str, float]) -> None:
+    """How long replicas hold against the force error; what lies beyond a family's cap is an open marker there.
+
+    An arrow stands where the upper end of the interval is beyond it.
+    """
+    for index, family in enumerate(families):
+        cap = caps[family.name]
+        style: dict[str, Any] = {"color": colour(index), "marker": marker(index), "linestyle": "none"}
+        label: str | None = family.title
+        for at in family.evaluated("dynamics"):
+            loss, row = at.cell["test_loss"], at.rows["stability_time", ALL]
+            low = row["low"] if row.has("low") else cap
+            high = row["high"] if row.has("high") else cap
+            value = row["value"] if row.has("value") else cap
+            axes.vlines(loss, low, high, color=colour(index), linewidth=1.2)
+            if row.has("value"):
+                axes.plot(loss, value, label=label, **style)
+            else:
+                axes.plot(loss, value, label=label, markerfacecolor=PAPER, **style)
+            if not row.has("high"):
+                axes.annotate(
+                    "", (loss, cap), xytext=(0, 14), textcoords="offset points",
+                    arrowprops={"arrowstyle": "<-", "color": colour(index), "shrinkA": 0, "shrinkB": 0},
+                )  # fmt: skip
+            label = None
+    for cap in set(caps.values()):
+        axes.axhline(cap, color=INK, linewidth=0.9, linestyle=":")
+    axes.set_title("How long simulations hold")
+    axes.set_xlabel(f"{families[0].loss_name} ({families[0].unit})")
+    axes.xaxis.set_major_formatter(plain)
+    axes.set_ylabel("median time until a bond breaks (ps)")
+    axes.set_ylim(bottom=0)
+    axes.margins(y=0.14)
+    axes.grid(True, which="major")
 
 
 def _whiskers(axes: Axes, rows: Sequence[tuple[Row, Row]], index: int, label: str, shift: float) -> None:

@@ -41,7 +41,9 @@ class Plot:
     """A figure: its file name without ending, what the page prints beside it, and how it is drawn."""
 
     name: str
-    section: str  # of the page: a family's name, "controls", "potentials", "evaluation:FAMILY", or "data:NAME"
+    section: (
+        str  # of the page: a family's name, "controls", "potentials", "dynamics", "evaluation:FAMILY" or "data:NAME"
+    )
     title: str
     caption: str
     draw: Callable[[Axes], None]
@@ -97,6 +99,20 @@ def plots(results: Results) -> list[Plot]:
                 + ", ".join(f"{family.title} {size}" for family, size in zip(compared, sizes, strict=True))
                 + ". Lines are accepted laws.",
                 lambda axes: _draw_compared_data(axes, compared, sizes),
+            )
+        )
+    simulated = [family for family in results.families if family.evaluated("dynamics")]
+    if simulated:
+        caps = {family.name: family.dynamics["nvt_ps"] for family in simulated}
+        found.append(
+            Plot(
+                "stability",
+                "dynamics",
+                "Does a lower force error make simulations hold?",
+                "Median time until a bond of a replica is more than 0.5 angstrom off its reference length, over all "
+                "molecules, against the force error on the test split. The dotted line is the cap: open markers there "
+                "are medians beyond it, arrows intervals that reach beyond it. Whiskers are intervals over replicas.",
+                lambda axes: evaluations.draw_stability(axes, simulated, caps),
             )
         )
     found += [plot for family in results.families for plot in _evaluation_plots(family)]

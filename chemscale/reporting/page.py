@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from chemscale.evaluations import EVALUATIONS
 from chemscale.families import FAMILIES
 from chemscale.io import read_json, write_text
 from chemscale.reporting import evaluations, markup
@@ -123,7 +124,7 @@ def render(root: Path) -> str:
         origin=origin(results),
         audit=audit_records(root),
         evaluated={
-            family.name: {kind: family.evaluated(kind) for kind in ("probe", "generation")}
+            family.name: {kind: family.evaluated(kind) for kind in EVALUATIONS}
             for family in results.families
             if family.evaluation
         },

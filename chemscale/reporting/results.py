@@ -25,7 +25,7 @@ KEYS = {
     "passport": "entry",
     "evaluation": "entry",
 }
-TITLES = {"chemgpt": "ChemGPT", "schnet": "SchNet", "painn": "PaiNN", "allegro": "Allegro"}
+TITLES = {"chemgpt": "ChemGPT", "schnet": "SchNet", "painn": "PaiNN", "allegro": "Allegro", "spookynet": "SpookyNet"}
 # kinds of rows in tables/control_effects.parquet
 DATA_EFFECT, STEPS_EFFECT = "data at equal steps", "more steps, same data"
 
@@ -80,6 +80,12 @@ class FamilyResults:
     effects: list[Row]
     slopes: list[Row]
     evaluation: list[Row]
+    evaluate: dict[str, Any]  # what the config asks of it beyond the loss
+
+    @property
+    def dynamics(self) -> dict[str, Any]:
+        """The settings of its molecular dynamics."""
+        return dict(self.evaluate["dynamics"])
 
     @property
     def protocol(self) -> str:
@@ -107,7 +113,7 @@ class FamilyResults:
         return "tokens" if self.domain == LANGUAGE else "frames"
 
     def evaluated(self, evaluation: str) -> list[Evaluated]:
-        """The cells that were evaluated so (generation or probe), by falling test loss."""
+        """The cells that were evaluated so (generation, probe or dynamics), by falling test loss."""
         rows: dict[str, dict[tuple[str, str], Row]] = {}
         for row in self.evaluation:
             if row["evaluation"] == evaluation:
@@ -231,6 +237,7 @@ def load_results(root: Path) -> Results:
             effects=of(name, "control_effects"),
             slopes=of(name, "slopes"),
             evaluation=[row for row in rows["evaluation"] if family_of.get(row["cell"]) == name],
+            evaluate=study["config"]["evaluate"].get(name) or {},
         )
         for name in FAMILIES
         if study["config"]["families"].get(name) is not None

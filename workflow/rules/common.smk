@@ -4,6 +4,7 @@ import json
 import sys
 
 from chemscale.errors import ConfigError
+from chemscale.families import POTENTIALS, reach
 from chemscale.io import digest
 from chemscale.planning.code import family_digest, stage_digest
 from chemscale.planning.packs import packs as pack_cells
@@ -39,8 +40,8 @@ def cell_data(cells):
     for cell in cells:
         for key in [cell.data["key"], *cell.data["evaluations"].values()]:
             files |= {f"{DATA}/{key}/manifest.json", f"{DATA}/{key}/arrays/arrays.json"}
-            if "cutoff" in cell.knobs:
-                files.add(f"{DATA}/{key}/neighbours/{cell.knobs['cutoff']:g}/arrays.json")
+            if cell.domain == POTENTIALS:
+                files.add(f"{DATA}/{key}/neighbours/{reach(cell.family, cell.knobs):g}/arrays.json")
         files.add(f"{DATA}/{cell.data['key']}/subsets/seed{cell.seed}/n{cell.num_samples}.parquet")
     return sorted(files)
 
@@ -53,6 +54,8 @@ def evaluation_data(path):
         files.append(f"{folder}/properties/{digest(asked['probe'])[:12]}/manifest.json")
     if asked["generation"]:
         files.append(f"{folder}/reference/seed{asked['generation']['seed']}/n{asked['generation']['num']}.parquet")
+    if asked["dynamics"]:
+        files.append(f"{DATA}/{asked['dynamics']['key']}/manifest.json")
     return files
 
 

@@ -1,4 +1,4 @@
-# What finished language cells are good for beyond their loss: molecules drawn from them, and a probe of their vectors.
+# What finished cells are good for beyond their loss: molecules drawn from them, a probe of their vectors; and dynamics.
 # Only cells that the config names under `evaluate:`; what all of them share is computed once, in data/KEY.
 
 
@@ -48,7 +48,8 @@ rule evaluate:
         lambda wildcards: cell_data([the_cell(wildcards)]) + evaluation_data(wildcards.cell),
         metrics=f"{ROOT}/{{cell}}/metrics.json",
     output:
-        f"{ROOT}/{{cell}}/evaluation.json",
+        record=f"{ROOT}/{{cell}}/evaluation.json",
+        speed=f"{ROOT}/{{cell}}/evaluation_speed.json",
     log:
         f"{ROOT}/logs/evaluate/{{cell}}.log",
     benchmark:
@@ -61,7 +62,8 @@ rule evaluate:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         settings=lambda wildcards: EVALUATED[wildcards.cell],
-        data=lambda wildcards: f"{DATA}/{the_cell(wildcards).data['key']}",
+        domain=lambda wildcards: the_cell(wildcards).domain,
+        data_dir=DATA,
         fits=STUDY.config.fits.model_dump(mode="json"),
         code=lambda wildcards: CODE[the_cell(wildcards).family] + stage_digest("evaluate"),
     script:

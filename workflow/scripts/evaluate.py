@@ -7,4 +7,5 @@ from chemscale.stage import logged
 
 with logged(snakemake.log[0]):
     params = snakemake.params
-    evaluate(Path(snakemake.output[0]).parent, Path(params.data), params.settings, params.fits, params.code)
+    folder = Path(snakemake.output.record).parent
+    evaluate(folder, params.domain, Path(params.data_dir), params.settings, params.fits, params.code)

@@ -8,6 +8,7 @@ from torch.utils.flop_counter import flop_registry
 from chemscale.cost.flops import language_flops, potential_flops
 from chemscale.cost.memory import peak_bytes
 from chemscale.cost.parameters import count
+from chemscale.families import reach
 from chemscale.models import registry
 from chemscale.models.graph import Graph
 from chemscale.models.potential import Potential
@@ -36,6 +37,12 @@ GRAPHS += [
     )
     for l_max, layers in ((0, 1), (1, 2), (2, 2), (2, 3))
 ]
+TERMS = ("repulsion", "electrostatics", "dispersion")
+SPOOKYNET = {"width": 8, "num_radial": 6, "cutoff": 4.0, "long_cutoff": 6.0}
+GRAPHS += [
+    ("spookynet", SPOOKYNET | {"interactions": layers} | dict(zip(TERMS, terms, strict=True)))
+    for layers, terms in ((1, (True, True, True)), (3, (True, False, True)), (2, (True, False, False)))
+]
 
 
 class _Counter(TorchDispatchMode):
@@ -53,6 +60,7 @@ class _Counter(TorchDispatchMode):
 
 @pytest.mark.parametrize(("family", "knobs"), GRAPHS)
 def test_potentials(family, knobs):
+    torch.manual_seed(0)
     core = registry.build(family, knobs, seed=0)
     tables = sum(module.weight.numel() for module in core.modules() if isinstance(module, torch.nn.Embedding))
     total = sum(parameter.numel() for parameter in core.parameters())
@@ -61,7 +69,7 @@ def test_potentials(family, knobs):
 
     positions = torch.randn(12, 3, generator=torch.Generator().manual_seed(0)) * 1.5
     distances = (positions[:, None] - positions).norm(dim=-1)
-    edges = torch.nonzero((distances < knobs["cutoff"]) & (distances > 0)).T
+    edges = torch.nonzero((distances < reach(family, knobs)) & (distances > 0)).T
     species = torch.randint(1, 9, (12,))
     with _Counter() as counter:
         energies, forces = Potential(core, torch.zeros(119), 1.0).energies_and_forces(
@@ -69,6 +77,31 @@ def test_potentials(family, knobs):
         )
         (forces.square().sum() + energies.abs().mean()).backward()
     assert potential_flops(family, knobs, atoms=12, edges=edges.shape[1])["flops_full"] == counter.total
+
+
+def test_attention_is_counted_over_the_atoms_of_each_pass():
+    knobs = SPOOKYNET | {"interactions": 2} | dict.fromkeys(TERMS, True)
+    one = potential_flops("spookynet", knobs, atoms=12, edges=60)["flops_full"]
+    two = potential_flops("spookynet", knobs, atoms=24, edges=120, pairs=2 * 12**2)["flops_full"]
+    assert two == 2 * one < potential_flops("spookynet", knobs, atoms=24, edges=120)["flops_full"]
+
+
+@pytest.mark.parametrize(
+    ("width", "layers", "terms", "theirs"),
+    [
+        (64, 3, True, 498366),  # of the parameters that they publish
+        (64, 3, False, 498351),
+        (64, 6, True, 955518),
+        (128, 3, False, 1922223),
+        (96, 3, True, 1094590),
+        (32, 2, True, 93214),
+        (32, 2, False, 93199),
+    ],
+)
+def test_spookynet_has_as_many_parameters_as_the_authors(width, layers, terms, theirs):
+    knobs = {"width": width, "interactions": layers, "num_radial": 16} | dict.fromkeys(TERMS, terms)
+    # one of D4's constants is kept at 1: they count it, and do not train it
+    assert count("spookynet", knobs, None).total == theirs - terms
 
 
 @pytest.mark.parametrize("family", ["chemgpt", "chemgpt_modern"])

@@ -12,10 +12,12 @@ import torch
 from chemscale.data.sources import own_file
 from chemscale.data.tokenizer import CLS, SEP, Tokenizer
 from chemscale.errors import InputError, RecordError
+from chemscale.families import LANGUAGE
 from chemscale.inference import generate, hugging_face
 from chemscale.inference.embed import embed, vectors
 from chemscale.inference.export import export
-from chemscale.inference.language import finished_cell, load
+from chemscale.inference.finished import finished_cell
+from chemscale.inference.language import load
 from chemscale.io import read_json, read_parquet
 from chemscale.models import registry
 
@@ -98,11 +100,11 @@ def test_another_kind_of_model_is_refused(exported, tmp_path, key, value, messag
 
 def test_what_is_no_finished_cell_is_told(cell, smoke_tree, exported, tmp_path):
     with pytest.raises(InputError, match="no metrics"):
-        finished_cell(tmp_path)
+        finished_cell(tmp_path, LANGUAGE)
     with pytest.raises(InputError, match="name a language cell"):
-        finished_cell(smoke_tree.path / "results/smoke/cells/painn/w8/n8/seed0")
+        finished_cell(smoke_tree.path / "results/smoke/cells/painn/w8/n8/seed0", LANGUAGE)
     with pytest.raises(InputError, match="outside of its study"):
-        finished_cell(shutil.copytree(cell, tmp_path / "copied"))
+        finished_cell(shutil.copytree(cell, tmp_path / "copied"), LANGUAGE)
     with pytest.raises(InputError, match="not empty"):
         export(cell, exported, "hf")
     with pytest.raises(InputError, match="no such target"):
