@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,9 @@ class Choice:
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of model: `module` builds it, from `parts`, other modules of models that it is made of.
+    """A kind of model: `module` builds it, from `parts`, other files of models that it is made of.
 
+    The frames that train it are turned at random where it is `turned`: no symmetry under rotations is built into it.
     `capacity` names the knob along which a learning-rate rule scales. The width of a head is a multiple of `head_step`.
     """
 
@@ -41,6 +43,7 @@ class Family:
     parts: tuple[str, ...] = ()
     capacity: str = "width"
     head_step: int = 1
+    turned: bool = False
 
 
 LANGUAGE, POTENTIALS = "language", "potentials"
@@ -63,6 +66,14 @@ _GRAPH_KNOBS: dict[str, Knob | Choice] = {
     "cutoff": Knob(float, 1.0, 20.0, "neighbour cutoff in angstrom"),
     "envelope": Choice(ENVELOPES, "how messages fall to zero at the cutoff"),
 }
+_SPOOKYNET_KNOBS: dict[str, Knob | Choice] = {
+    # how its messages fall to zero belongs to it
+    **{name: knob for name, knob in _GRAPH_KNOBS.items() if name != "envelope"},
+    "long_cutoff": Knob(float, 1.0, 100.0, "cutoff of electrostatics and dispersion in angstrom"),
+    "repulsion": Choice((True, False), "repulsion of the nuclei"),
+    "electrostatics": Choice((True, False), "electrostatics of partial charges"),
+    "dispersion": Choice((True, False), "D4 dispersion"),
+}
 _PAINN_KNOBS = _GRAPH_KNOBS | {"vectors": Choice((True, False), "vector features beside the scalars")}
 _ALLEGRO_KNOBS = _GRAPH_KNOBS | {
     "width": Knob(int, 2, 4096, "scalar features per edge"),
@@ -81,7 +92,21 @@ FAMILIES: dict[str, Family] = {
         # another block style: rotary positions, which turn pairs of a head's features
         Family("chemgpt_modern", LANGUAGE, "models/chemgpt_modern", _DECODER_KNOBS, _DECODER_MODULES, head_step=2),
         Family("schnet", POTENTIALS, "models/schnet", _GRAPH_KNOBS),
+        Family("baseline", POTENTIALS, "models/baseline", _GRAPH_KNOBS, turned=True),
         Family("painn", POTENTIALS, "models/painn", _PAINN_KNOBS),
         Family("allegro", POTENTIALS, "models/allegro", _ALLEGRO_KNOBS),
+        Family(
+            "spookynet",
+            POTENTIALS,
+            "models/spookynet",
+            _SPOOKYNET_KNOBS,
+            ("models/d4_tables.safetensors", "models/dispersion"),
+        ),
     )
 }
+
+
+def reach(family: str, knobs: Mapping[str, Any]) -> float:
+    """How far the neighbour list of a potential has to reach, in angstrom."""
+    far = family == "spookynet" and (knobs["electrostatics"] or knobs["dispersion"])
+    return float(max(knobs["cutoff"], knobs["long_cutoff"]) if far else knobs["cutoff"])

@@ -32,13 +32,17 @@ _PACKAGES = (
 def code_digest(*modules: str) -> str:
     """The sha256 over the source of the named modules: "training/lm" is a file, "scaling" all files of a folder.
 
+    A name that ends like a file's is that file.
+
     Rules carry it as a parameter: editing a file reruns exactly the rules that name it.
     """
     summed = hashlib.sha256()
     for module in sorted(modules):
         path = _PACKAGE / module
         files = (
-            sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path.with_suffix(".py")]
+            sorted(file for file in path.iterdir() if file.is_file())
+            if path.is_dir()
+            else [path if path.suffix else path.with_suffix(".py")]
         )
         assert files, f"no module {module}"
         for file in files:

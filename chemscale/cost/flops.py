@@ -38,23 +38,39 @@ def language_flops(family: str, knobs: Mapping[str, Any], vocab_size: int, lengt
 # positions: forward, the forces' backward, and two each when those two are differentiated. Its input does not: forward
 # and its two gradients. The last layer's incoming gradient is constant, which saves one.
 _MOVING, _STILL, _LAST = 6, 3, 5
-# of two inputs that both depend on the positions; of weights with a constant, in which no atom takes part
+# of two inputs that both depend on the positions; of weights with a constant, in which no position takes part
 _BOTH_MOVING, _CONSTANT = 9, 2
+# of a constant with an input that depends on the positions, and with one that does not
+_MOVING_WITH_CONSTANT, _STILL_WITH_CONSTANT = 4, 2
 
 
-def potential_flops(family: str, knobs: Mapping[str, Any], *, atoms: int, edges: int) -> dict[str, int]:
+def potential_flops(
+    family: str, knobs: Mapping[str, Any], *, atoms: int, edges: int, pairs: int | None = None
+) -> dict[str, int]:
     """FLOPs of one training step on energies and forces over so many atoms and directed edges.
+
+    Frames are neutral and without unpaired electrons.
+
+    Args:
+        family: a potential.
+        knobs: its size.
+        atoms: of all frames.
+        edges: of all frames, each pair both ways.
+        pairs: of atoms that attention multiplies out, the square of the atoms of each pass; None for one pass.
 
     Returns:
         flops_full: all matrix products of the energy, the forces and the second differentiation.
     """
     if family == "allegro":
         return {"flops_full": 2 * _allegro_products(knobs, atoms, edges)}
+    if family == "spookynet":
+        return {"flops_full": 2 * _spookynet_products(knobs, atoms, edges, atoms**2 if pairs is None else pairs)}
     width, layers, radial = knobs["width"], knobs["interactions"], knobs["num_radial"]
     readout = max(1, width // 2)
     products = _MOVING * atoms * width * readout + _LAST * atoms * readout
     square = width**2
-    if family == "schnet":
+    if family in ("schnet", "baseline"):
+        radial *= 1 if family == "schnet" else 4
         products += _MOVING * edges * layers * (radial * width + square)
         products += _MOVING * atoms * layers * 2 * square
         products += atoms * square * (_STILL + _MOVING * (layers - 1))
@@ -79,3 +95,19 @@ def _allegro_products(knobs: Mapping[str, Any], atoms: int, edges: int) -> int:
         products += (_CONSTANT * size.paths + _MOVING * atoms) * matrix * size.environment
         products += _BOTH_MOVING * edges * matrix
     return int(products)
+
+
+def _spookynet_products(knobs: Mapping[str, Any], atoms: int, edges: int, pairs: int) -> int:
+    width, layers, square = knobs["width"], knobs["interactions"], knobs["width"] ** 2
+    products = _MOVING * edges * layers * knobs["num_radial"] * 3 * width
+    # after messages: projections of eight components, and the layers of two blocks and a residual
+    products += _MOVING * atoms * layers * (8 * 2 + 8) * square
+    # before: a residual and seven blocks, the random features of queries and keys, attention
+    later = layers - 1
+    products += (_STILL + _MOVING * later) * atoms * (2 + 7 * 3) * square
+    products += (_STILL_WITH_CONSTANT + _MOVING_WITH_CONSTANT * later) * atoms * 2 * square
+    products += (_STILL + _BOTH_MOVING * later) * pairs * 2 * width
+    # energies and charges are read out together; only charges have an incoming gradient that is not constant
+    charged = knobs["electrostatics"] or knobs["dispersion"]
+    products += (_MOVING if charged else _LAST) * atoms * 2 * width
+    return int(products + _CONSTANT * atoms * 20 * width)

@@ -277,5 +277,6 @@ def peak_bytes(family: str, knobs: Mapping[str, Any], batch_atoms: int) -> int:
         layer = 4 * knobs["width"] + knobs["tensors"] * components * (4 + components)
         per_edge = knobs["num_radial"] + knobs["interactions"] * layer
     else:
-        per_edge = knobs["num_radial"] + knobs["interactions"] * knobs["width"] * (4 if family == "schnet" else 14)
+        features = {"schnet": 4, "spookynet": 30}.get(family, 14)
+        per_edge = knobs["num_radial"] + knobs["interactions"] * knobs["width"] * features
     return int(BASE + state + 4 * _FLOAT * batch_atoms * 10 * per_edge)

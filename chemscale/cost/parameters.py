@@ -11,6 +11,8 @@ from chemscale.cost.tensors import product_sizes
 POSITIONS = 2048
 # rows of a table of elements: by atomic number, 0 unused
 SPECIES = 119
+# of one that ends with radon, the last element that D4 has references of
+SPECIES_TO_RADON = 87
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,14 @@ def count(family: str, knobs: Mapping[str, Any], vocab_size: int | None) -> Para
         sizes = product_sizes(knobs["l_max"], knobs["interactions"])
         core = allegro_matrices(knobs) + knobs["tensors"] * sum(size.paths for size in sizes)
         return Parameters(core + SPECIES * width, core)
+    if family == "spookynet":
+        core = spookynet_core(knobs)
+        return Parameters(core + SPECIES_TO_RADON * (width + 2), core)
     readout = max(1, width // 2)
     head = (width + 1) * readout + readout + 1
-    if family == "schnet":
-        filters = (knobs["num_radial"] + 1) * knobs["interactions"] * width
+    if family in ("schnet", "baseline"):
+        seen = knobs["num_radial"] * (1 if family == "schnet" else 4)
+        filters = (seen + 1) * knobs["interactions"] * width
         layers = knobs["interactions"] * (4 * width**2 + 3 * width)
     elif not knobs["vectors"]:
         filters = (knobs["num_radial"] + 1) * knobs["interactions"] * width
@@ -79,3 +85,16 @@ def allegro_matrices(knobs: Mapping[str, Any]) -> int:
         count += ((layer + 1) * width + tensors) * width + width * (width + (0 if last else weights))
     readout = max(1, width // 2)
     return int(count + (layers + 1) * width * readout + readout)
+
+
+def spookynet_core(knobs: Mapping[str, Any]) -> int:
+    """The parameters of a SpookyNet but for its tables of elements."""
+    width = knobs["width"]
+    residual = 2 * width**2 + 6 * width
+    block = residual + width**2 + 3 * width
+    layer = 9 * block + 2 * residual + 3 * knobs["num_radial"] * width + 4 * width**2
+    # of charge and spin: a query, a block without biases; three kinds of electrons to share out, each a key and a value
+    electrons = 2 * (4 * width**2 + 7 * width) + 6 * width
+    # electron configurations have 20 numbers; energy and charge are read out
+    rest = 20 * width + 2 * width + 1
+    return int(knobs["interactions"] * layer + electrons + rest + 10 * knobs["repulsion"] + 4 * knobs["dispersion"])

@@ -24,6 +24,10 @@ class Potential(nn.Module):
         self.core = core
         self.register_buffer("reference", reference.double())
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float64))
+        # a core with physical terms in eV has a place for it
+        unit = dict(core.named_buffers(recurse=False)).get("unit")
+        if unit is not None:
+            unit.fill_(scale)
 
     def interaction(self, graph: Graph) -> Tensor:
         """Interaction energy of each frame [F] in scaled units."""

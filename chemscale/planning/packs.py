@@ -53,7 +53,8 @@ def estimated_seconds(cell: Cell) -> float:
         step = training["batch_tokens"] * (6e-6 + knobs["layers"] * (1.2e-7 * width + 1.2e-9 * width**2))
     else:
         per_batch = training["batch_frames"]
-        fixed, growing = {"schnet": (2.2e-3, 7e-6)}.get(cell.family, (6.7e-3, 1.2e-5))
+        rates = {"schnet": (2.2e-3, 7e-6), "spookynet": (1.6e-2, 2.2e-5)}
+        fixed, growing = rates.get(cell.family, (6.7e-3, 1.2e-5))
         step = fixed + growing * per_batch * knobs["interactions"] * knobs["width"]
     passes = cell.protocol.get("epochs", 1)
     steps = cell.protocol.get("steps") or math.ceil(passes * cell.num_samples / per_batch)

@@ -57,12 +57,12 @@ def plan_cell(cell: Cell, longest: int | None) -> dict[str, Any]:
         flops = one["flops_full"] * molecules
         unique, seen = cell.num_samples * NOMINAL["tokens_per_molecule"], molecules * NOMINAL["tokens_per_molecule"]
     else:
-        frames = round(steps * min(per_step, cell.num_samples))
-        one = potential_flops(
-            cell.family, cell.knobs, atoms=NOMINAL["atoms_per_frame"], edges=NOMINAL["edges_per_frame"]
-        )
-        flops = one["flops_full"] * frames
-        unique, seen = cell.num_samples, frames
+        # the largest batch, shared by the ranks
+        batch = min(cell.training["batch_frames"], cell.num_samples)
+        atoms, edges = NOMINAL["atoms_per_frame"] * batch, NOMINAL["edges_per_frame"] * batch
+        pairs = atoms**2 // cell.engine["ranks"]
+        flops = potential_flops(cell.family, cell.knobs, atoms=atoms, edges=edges, pairs=pairs)["flops_full"] * steps
+        unique, seen = cell.num_samples, steps * batch
     shared = _shared_steps(cell, per_step)
     seconds = estimated_seconds(cell) * (1 - shared / steps)
     return {

@@ -25,7 +25,14 @@ KEYS = {
     "passport": "entry",
     "evaluation": "entry",
 }
-TITLES = {"chemgpt": "ChemGPT", "schnet": "SchNet", "painn": "PaiNN", "allegro": "Allegro", "spookynet": "SpookyNet"}
+TITLES = {
+    "chemgpt": "ChemGPT",
+    "schnet": "SchNet",
+    "painn": "PaiNN",
+    "allegro": "Allegro",
+    "baseline": "Unsymmetric baseline",
+    "spookynet": "SpookyNet",
+}
 # kinds of rows in tables/control_effects.parquet
 DATA_EFFECT, STEPS_EFFECT = "data at equal steps", "more steps, same data"
 

@@ -68,8 +68,8 @@ class Frames:
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def batch(self, chosen: NDArray[np.int64]) -> Batch:
-        """The frames `chosen`, atoms numbered anew from 0."""
+    def batch(self, chosen: NDArray[np.int64], turned: NDArray[np.float64] | None = None) -> Batch:
+        """The frames `chosen`, atoms numbered anew from 0; each turned by its rotation `turned` [F, 3, 3], if any."""
         sizes = self.sizes[chosen]
         begins, edge_begins = self.offsets[chosen], self.edge_offsets[chosen]
         degrees = self.degrees[chosen]
@@ -79,9 +79,13 @@ class Frames:
         )
         moved = torch.from_numpy(np.repeat(np.cumsum(sizes) - sizes - begins, degrees)).to(place)
         frame = torch.from_numpy(np.repeat(np.arange(len(chosen)), sizes)).to(place)
+        positions, forces = self.positions.index_select(0, atoms), self.forces.index_select(0, atoms)
+        if turned is not None:
+            of_atom = torch.from_numpy(turned.astype(np.float32)).to(place).index_select(0, frame)
+            positions, forces = (torch.einsum("aij,aj->ai", of_atom, vectors) for vectors in (positions, forces))
         graph = Graph(
             self.species.index_select(0, atoms),
-            self.positions.index_select(0, atoms),
+            positions,
             self.edges.index_select(1, edges) + moved,
             frame,
             len(chosen),
@@ -89,10 +93,24 @@ class Frames:
         picked = torch.from_numpy(chosen).to(place)
         return Batch(
             graph,
-            self.forces.index_select(0, atoms),
+            forces,
             self.energies.index_select(0, picked),
             torch.from_numpy(sizes).to(place),
         )
+
+
+def rotations(count: int, seed: int, step: int) -> NDArray[np.float64]:
+    """Rotations [count, 3, 3], uniform over all, that depend on nothing but the arguments."""
+    random = np.random.Generator(np.random.Philox(key=np.array([seed, step], dtype=np.uint64)))
+    # the unit quaternion of a normal one is uniform on the sphere (Shoemake 1992)
+    quaternions = random.normal(size=(4, count))
+    w, x, y, z = quaternions / np.linalg.norm(quaternions, axis=0)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.moveaxis(np.array(rows), 2, 0)
 
 
 def normalisation(data: FrameData, index: NDArray[np.int64]) -> tuple[NDArray[np.float64], float]:

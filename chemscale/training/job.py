@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from chemscale.data import arrays
 from chemscale.data.manifest import read_manifest
 from chemscale.errors import DivergedError, Stopped
-from chemscale.families import LOSS_UNITS
+from chemscale.families import LOSS_UNITS, POTENTIALS, reach
 from chemscale.grid import Cell, protocol_label
 from chemscale.io import atomic_path, digest, write_json
 from chemscale.records import SCHEMA_VERSION, loss_spikes, write_metrics
@@ -120,7 +120,7 @@ class Job:
         self.folder = cell.folder(root)
         self.data_digest: str = datasets.manifest(cell.data["key"])["digest"]
         evaluations = {name: datasets.manifest(key)["digest"] for name, key in cell.data["evaluations"].items()}
-        cutoff = cell.knobs.get("cutoff")
+        cutoff = reach(cell.family, cell.knobs) if cell.domain == POTENTIALS else None
         read = [
             arrays.content(datasets.folder(cell.data["key"]), cutoff, (cell.seed, cell.num_samples)),
             *(arrays.content(datasets.folder(key), cutoff, None) for key in cell.data["evaluations"].values()),

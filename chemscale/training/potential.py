@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from chemscale.cost.flops import potential_flops
 from chemscale.cost.parameters import count
 from chemscale.data.arrays import FrameData
+from chemscale.families import FAMILIES, reach
 from chemscale.models import registry, weights
 from chemscale.models.potential import Potential
 from chemscale.training.engine import TorchEngine, make
-from chemscale.training.frames import Frames, normalisation, seen
+from chemscale.training.frames import Frames, normalisation, rotations, seen
 from chemscale.training.job import Job
 from chemscale.training.metrics import cluster_sums
 from chemscale.training.ranks import device
@@ -54,7 +55,7 @@ def train(job: Job, attempts: int) -> None:
     reference, scale = normalisation(data, subset.index)
 
     def frames_of(data: FrameData, index: NDArray[np.int64]) -> Frames:
-        return Frames(data, index, cell.knobs["cutoff"], reference, scale, place)
+        return Frames(data, index, reach(cell.family, cell.knobs), reference, scale, place)
 
     frames, held_out = frames_of(data, subset.index), frames_of(data, validation.index)
     sampler = FrameBatches(len(subset.index), settings["batch_frames"], cell.seed)
@@ -79,14 +80,20 @@ def train(job: Job, attempts: int) -> None:
         # the loss of the step, whatever its ranks: each atom's force and each frame's energy weigh the same
         shares = torch.tensor([settings["force_weight"] / atoms, settings["energy_weight"] / len(chosen)])
         own = chosen[ranks.rank :: ranks.size]
-        loss = step(frames.batch(own), shares.to(place)).item() if len(own) else 0.0
+        turned = rotations(len(chosen), cell.seed, progress.step) if FAMILIES[cell.family].turned else None
+        loss = 0.0
+        if len(own):
+            batch = frames.batch(own, None if turned is None else turned[ranks.rank :: ranks.size])
+            loss = step(batch, shares.to(place)).item()
         norm = engine.update(rate)
         (loss,) = ranks.totals([loss])
         progress.steps_s += time.monotonic() - begun
         progress.step += 1
         progress.samples_seen += len(chosen)
         progress.seen += len(chosen)
-        for name, value in potential_flops(cell.family, cell.knobs, atoms=atoms, edges=edges).items():
+        # attention multiplies out the atoms that a rank has
+        pairs = sum(int(frames.sizes[chosen[rank :: ranks.size]].sum()) ** 2 for rank in range(ranks.size))
+        for name, value in potential_flops(cell.family, cell.knobs, atoms=atoms, edges=edges, pairs=pairs).items():
             progress.flops[name] = progress.flops.get(name, 0) + value
         curve.write(
             step=progress.step,
@@ -114,6 +121,7 @@ def train(job: Job, attempts: int) -> None:
     with engine.evaluated(best):
         errors = _errors(model, frames_of(data, test.index), scale)
         test_metrics, evaluation_digests = errors.metrics(), {}
+        test_metrics["equivariance_error"] = _equivariance_error(model, frames_of(data, test.index), scale)
         for name, key in cell.data["evaluations"].items():
             further = job.datasets.frames(key)
             split = job.split(further, "test")
@@ -122,7 +130,7 @@ def train(job: Job, attempts: int) -> None:
             test_metrics |= {f"{name}_{metric}": value for metric, value in others.metrics().items()}
     # the model's buffers, reference energies and scale, belong to it
     named = model.state_dict() | engine.named(best)
-    about = {"family": cell.family, "knobs": cell.knobs, **seen(data, subset.index, cell.knobs["cutoff"])}
+    about = {"family": cell.family, "knobs": cell.knobs, **seen(data, subset.index, reach(cell.family, cell.knobs))}
     if ranks.writes:
         weights.save(job.checkpoint.folder, named, about)
     clusters = cluster_sums(data.cluster_names, data.test_clusters, errors.force_sums, errors.components)
@@ -219,3 +227,15 @@ def _errors(model: Potential, frames: Frames, scale: float) -> _Errors:
     # eV^2 for a molecule's energy, (eV/angstrom)^2 for a force component, as in the study's public code
     paper_loss = (_PAPER_ENERGY * totals.mean() + _PAPER_FORCE * squares.sum() / components.sum()) / MEV_PER_EV**2
     return _Errors(sums, squares, components, energies, float(cosines.sum() / frames.sizes.sum()), float(paper_loss))
+
+
+def _equivariance_error(model: Potential, frames: Frames, scale: float) -> float:
+    """How far forces do not turn with their frame: root mean square over components and frames, in meV/angstrom."""
+    chosen = np.arange(min(_EVALUATION_FRAMES, len(frames)))
+    turned = rotations(len(chosen), 0, 0)
+    plain = frames.batch(chosen)
+    _, forces = model.energies_and_forces(plain.graph, create_graph=False)
+    _, found = model.energies_and_forces(frames.batch(chosen, turned).graph, create_graph=False)
+    of_atom = torch.from_numpy(turned)[plain.graph.frame.cpu()]
+    expected = torch.einsum("aij,aj->ai", of_atom, forces.double().cpu())
+    return float((found.double().cpu() - expected).square().mean().sqrt()) * scale * MEV_PER_EV

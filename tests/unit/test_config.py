@@ -94,7 +94,20 @@ def edited(tmp_path):
         ),
         (("waived", ["cells/painn/w4/n9/seed0"]), "waived.0", "n9", "name a cell"),
         (("families", {}), "families", "no family", "chemgpt"),
-        (("evaluate", "painn", {"grid": []}), "evaluate.painn", "an unknown key", "chemgpt"),
+        (
+            ("evaluate", "painn", "dynamics", "data", "molecules"),
+            "evaluate.painn.dynamics.data",
+            "molecules",
+            "trajectories",
+        ),
+        (("evaluate", "painn", "dynamics", "replicas", 1), "evaluate.painn.dynamics.replicas", "1", "2"),
+        (("evaluate", "painn", "probe", {}), "evaluate.painn.probe", "an unknown key", "dynamics"),
+        (
+            ("families", "painn", "sizes", "w4", "envelope", "step"),
+            "families.painn.sizes.w4.envelope",
+            "step",
+            "cosine",
+        ),
         (
             ("evaluate", "chemgpt_modern", {"grid": GRID, "probe": {"num_molecules": 20}}),
             "evaluate.chemgpt_modern",
@@ -142,8 +155,14 @@ def test_evaluated_cells_are_resolved_and_the_resolved_config_is_a_config_again(
     asked = {
         "generation": {"num": 20, "seed": 0, "temperature": 1.0},
         "probe": {"num_molecules": 40, "max_heavy_atoms": 10, "seed": 0},
+        "dynamics": None,
     }
-    assert study.resolved()["evaluated"] == {f"cells/chemgpt/{size}/n400/seed0": asked for size in ("w8", "w16")}
+    evaluated = study.resolved()["evaluated"]
+    moved = {path: told["dynamics"] for path, told in evaluated.items() if path.startswith("cells/painn")}
+    assert sorted(moved) == ["cells/painn/w4/n32/seed0", "cells/painn/w8/n32/seed0"]
+    assert moved["cells/painn/w4/n32/seed0"]["key"] == study.data_key("trajectories")
+    language = {path: told for path, told in evaluated.items() if path.startswith("cells/chemgpt")}
+    assert language == {f"cells/chemgpt/{size}/n400/seed0": asked for size in ("w8", "w16")}
     again = study_of(StudyConfig.model_validate(study.resolved()["config"]), Path("again"))
     assert again.resolved() == study.resolved()
     assert load_study(edited("evaluate", None)).resolved()["evaluated"] == {}

@@ -18,7 +18,12 @@ GRAPHS = [
         family,
         {"width": width, "interactions": layers, "num_radial": radial, "cutoff": cutoff, "envelope": "smooth"} | others,
     )
-    for family, others in (("schnet", {}), ("painn", {"vectors": True}), ("painn", {"vectors": False}))
+    for family, others in (
+        ("schnet", {}),
+        ("baseline", {}),
+        ("painn", {"vectors": True}),
+        ("painn", {"vectors": False}),
+    )
     for width, layers, radial, cutoff in ((8, 2, 6, 4.0), (16, 3, 20, 5.0))
 ]
 GRAPHS += [
@@ -60,7 +65,6 @@ class _Counter(TorchDispatchMode):
 
 @pytest.mark.parametrize(("family", "knobs"), GRAPHS)
 def test_potentials(family, knobs):
-    torch.manual_seed(0)
     core = registry.build(family, knobs, seed=0)
     tables = sum(module.weight.numel() for module in core.modules() if isinstance(module, torch.nn.Embedding))
     total = sum(parameter.numel() for parameter in core.parameters())

@@ -68,12 +68,20 @@ def test_two_cells_in_one_process_give_the_bits_of_two_processes(make_cell, data
     assert together == _subprocess("", make_cell(domain), tmp_path / "alone", data_dir)
 
 
-def test_allegro_trains_to_the_same_bits_in_another_process(make_cell, data_dir, tmp_path):
-    knobs = {"width": 4, "tensors": 2, "l_max": 2, "interactions": 2, "num_radial": 4, "cutoff": 4.0} | {
-        "envelope": "smooth",
-        "neighbours": 2.0,
-    }
-    cell = replace(make_cell("potentials"), family="allegro", knobs=knobs)
+_TERMS = ("repulsion", "electrostatics", "dispersion")
+_GRAPH = {"width": 4, "interactions": 2, "num_radial": 4}
+
+
+@pytest.mark.parametrize(
+    ("family", "knobs"),
+    [
+        ("allegro", {"cutoff": 4.0, "tensors": 2, "l_max": 2, "envelope": "smooth", "neighbours": 2.0}),
+        # its neighbour lists reach to the larger of two cutoffs
+        ("spookynet", {"cutoff": 3.0, "long_cutoff": 4.0} | dict.fromkeys(_TERMS, True)),
+    ],
+)
+def test_trains_to_the_same_bits_in_another_process(make_cell, data_dir, tmp_path, family, knobs):
+    cell = replace(make_cell("potentials"), family=family, knobs=_GRAPH | knobs)
     bits = _train(cell, tmp_path / "one", data_dir)
     assert bits == _subprocess("", cell, tmp_path / "other", data_dir)
     assert read_metrics(cell.folder(tmp_path / "one") / "metrics.json")["steps"] == 20
