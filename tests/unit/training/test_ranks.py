@@ -102,6 +102,22 @@ def test_two_ranks_give_the_same_bits_each_time(make_cell, data_dir, tmp_path):
         assert sha256_file(folders[0] / name) == sha256_file(folders[1] / name)
 
 
+def test_a_potentials_step_is_the_same_on_three_ranks(make_cell, data_dir, tmp_path):
+    """An epoch's last batch has two frames: one of the ranks has none of them."""
+    cell = make_cell("potentials", learning_rate=1e-3, protocol={"kind": "fixed_epochs", "epochs": 3})
+    curves = []
+    for ranks in (1, 3):
+        cell.engine["ranks"] = ranks
+        folder = _train(cell, tmp_path / str(ranks), data_dir)
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        curves.append([[line[key] for line in lines if key in line] for key in ("loss", "val_loss", "frames_seen")])
+        assert json.loads((folder / "metrics.json").read_text())["flops_full"] == lines[-2]["flops_full"]
+    assert curves[0][2] == curves[1][2]
+    assert curves[0][0] != curves[1][0]
+    np.testing.assert_allclose(curves[1][0], curves[0][0], rtol=1e-5)
+    np.testing.assert_allclose(curves[1][1], curves[0][1], rtol=1e-5)
+
+
 def _until(condition):
     deadline = time.monotonic() + 60
     while not condition():
