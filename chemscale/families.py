@@ -24,7 +24,7 @@ class Knob:
 class Choice:
     """One of some values that a size may name; the first is taken where it names none."""
 
-    values: tuple[str | bool, ...]
+    values: tuple[str | bool | int, ...]
     meaning: str
 
 
@@ -33,6 +33,8 @@ class Family:
     """A kind of model: `module` builds it, from `parts`, other files of models that it is made of.
 
     The frames that train it are turned at random where it is `turned`: no symmetry under rotations is built into it.
+    `architecture` is the family whose model it is, with a knob held: symmetry is an axis of its own, and laws along the
+    capacity need a family for each step of it.
     `capacity` names the knob along which a learning-rate rule scales. The width of a head is a multiple of `head_step`.
     """
 
@@ -44,6 +46,7 @@ class Family:
     capacity: str = "width"
     head_step: int = 1
     turned: bool = False
+    architecture: str = ""
 
 
 LANGUAGE, POTENTIALS = "language", "potentials"
@@ -94,7 +97,24 @@ FAMILIES: dict[str, Family] = {
         Family("schnet", POTENTIALS, "models/schnet", _GRAPH_KNOBS),
         Family("baseline", POTENTIALS, "models/baseline", _GRAPH_KNOBS, turned=True),
         Family("painn", POTENTIALS, "models/painn", _PAINN_KNOBS),
+        Family(
+            "painn_scalar",
+            POTENTIALS,
+            "models/painn",
+            _PAINN_KNOBS | {"vectors": Choice((False,), "no vector features: an invariant model of the same build")},
+            architecture="painn",
+        ),
         Family("allegro", POTENTIALS, "models/allegro", _ALLEGRO_KNOBS),
+        *(
+            Family(
+                f"allegro_l{degree}",
+                POTENTIALS,
+                "models/allegro",
+                _ALLEGRO_KNOBS | {"l_max": Choice((degree,), "largest degree of a tensor: 0 is invariant")},
+                architecture="allegro",
+            )
+            for degree in range(3)
+        ),
         Family(
             "spookynet",
             POTENTIALS,
@@ -104,6 +124,11 @@ FAMILIES: dict[str, Family] = {
         ),
     )
 }
+
+
+def architecture(family: str) -> str:
+    """The family whose model a family is: itself, or the one of which it holds a knob."""
+    return FAMILIES[family].architecture or family
 
 
 def reach(family: str, knobs: Mapping[str, Any]) -> float:

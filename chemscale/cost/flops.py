@@ -10,6 +10,7 @@ from typing import Any
 
 from chemscale.cost.parameters import allegro_matrices, count, decoder_matrices
 from chemscale.cost.tensors import product_sizes
+from chemscale.families import architecture
 
 
 def language_flops(family: str, knobs: Mapping[str, Any], vocab_size: int, lengths: Iterable[int]) -> dict[str, int]:
@@ -61,6 +62,7 @@ def potential_flops(
     Returns:
         flops_full: all matrix products of the energy, the forces and the second differentiation.
     """
+    family = architecture(family)
     if family == "allegro":
         return {"flops_full": 2 * _allegro_products(knobs, atoms, edges)}
     if family == "spookynet":

@@ -14,6 +14,7 @@ from typing import Any
 
 from chemscale.cost.parameters import POSITIONS, count, gated_width
 from chemscale.cost.passes import spares_memory, tokens_of_pass
+from chemscale.families import architecture
 from chemscale.grid import Cell
 
 # Measured on Linux: a process after importing torch and the package, with a prepared data set.
@@ -272,6 +273,7 @@ def peak_bytes(family: str, knobs: Mapping[str, Any], batch_atoms: int) -> int:
     twice through.
     """
     state = 5 * _FLOAT * count(family, knobs, None).total
+    family = architecture(family)
     if family == "allegro":
         components = (knobs["l_max"] + 1) ** 2
         layer = 4 * knobs["width"] + knobs["tensors"] * components * (4 + components)

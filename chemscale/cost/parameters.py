@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chemscale.cost.tensors import product_sizes
+from chemscale.families import architecture
 
 POSITIONS = 2048
 # rows of a table of elements: by atomic number, 0 unused
@@ -45,7 +46,7 @@ def count(family: str, knobs: Mapping[str, Any], vocab_size: int | None) -> Para
 
     ChemGPT's N is layers (12 w^2 + 10 w) + 2 w, as the published names count it.
     """
-    width = knobs["width"]
+    width, family = knobs["width"], architecture(family)
     if family in _VECTORS:
         assert vocab_size is not None
         per_block, last, positions = _VECTORS[family]

@@ -133,7 +133,7 @@ def evaluate(predict: Predict, reach: float, folder: Path, settings: Mapping[str
 def steps(settings: Mapping[str, Any]) -> int:
     """The most steps that the dynamics of a molecule takes."""
     free = (settings["nve_ps"] or 0.0) / settings["nve_timestep_fs"]
-    return round(1000 * (settings["nvt_ps"] / settings["nvt_timestep_fs"] + free))
+    return int(1000 * (settings["nvt_ps"] / settings["nvt_timestep_fs"] + free))
 
 
 class _Replicas:

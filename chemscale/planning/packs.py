@@ -6,11 +6,23 @@ import heapq
 import math
 from collections.abc import Iterable
 
-from chemscale.families import LANGUAGE
+from chemscale.cost.flops import potential_flops
+from chemscale.families import LANGUAGE, architecture
 from chemscale.grid import Cell
 
 PACK_SECONDS = 60.0  # the longest pack aimed at: short enough that the cores finish together
 SYMBOLS_PER_MOLECULE = 28  # the mean of the chemicals table
+# means of the quickstart's conformers; edges are directed, within 5 angstrom
+ATOMS_PER_FRAME, EDGES_PER_FRAME = 10, 100
+# seconds of a step of a potential for each interaction, and FLOPs per second of the rest: as machine code, and by torch
+_COMPILED = (1.5e-4, 3.5e10)
+_EAGER = {
+    "schnet": (9e-4, 3.5e10),
+    "baseline": (9e-4, 3.5e10),
+    "painn": (3.2e-3, 2.4e10),
+    "allegro": (4e-3, 1.15e10),
+    "spookynet": (9e-3, 2.4e10),
+}
 
 
 def packs(cells: Iterable[Cell], seconds: float = PACK_SECONDS) -> dict[str, list[Cell]]:
@@ -43,8 +55,8 @@ def packs(cells: Iterable[Cell], seconds: float = PACK_SECONDS) -> dict[str, lis
 def estimated_seconds(cell: Cell) -> float:
     """A crude time of a cell on one core, good to a factor of two: what balances packs, and nothing else.
 
-    The constants are measured rates on one core: fixed work per step and work that grows with the model. For a family
-    without rates of its own they are PaiNN's.
+    The constants are measured rates on one core: fixed work per step and work that grows with the model. Building
+    machine code, which cells of a size share, is left out. A model without rates of its own has PaiNN's.
     """
     training, knobs = cell.training, cell.knobs
     if cell.domain == LANGUAGE:
@@ -53,9 +65,10 @@ def estimated_seconds(cell: Cell) -> float:
         step = training["batch_tokens"] * (6e-6 + knobs["layers"] * (1.2e-7 * width + 1.2e-9 * width**2))
     else:
         per_batch = training["batch_frames"]
-        rates = {"schnet": (2.2e-3, 7e-6), "spookynet": (1.6e-2, 2.2e-5)}
-        fixed, growing = rates.get(cell.family, (6.7e-3, 1.2e-5))
-        step = fixed + growing * per_batch * knobs["interactions"] * knobs["width"]
+        fixed, rate = _COMPILED if cell.engine["compiled"] else _EAGER.get(architecture(cell.family), _EAGER["painn"])
+        atoms, edges = ATOMS_PER_FRAME * per_batch, EDGES_PER_FRAME * per_batch
+        flops = potential_flops(cell.family, knobs, atoms=atoms, edges=edges)["flops_full"]
+        step = fixed * knobs["interactions"] + flops / rate
     passes = cell.protocol.get("epochs", 1)
     steps = cell.protocol.get("steps") or math.ceil(passes * cell.num_samples / per_batch)
     return float(1.0 + steps * step)

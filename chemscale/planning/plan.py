@@ -18,7 +18,7 @@ from chemscale.cost.passes import tokens_of_pass
 from chemscale.families import LANGUAGE
 from chemscale.grid import Cell, protocol_label
 from chemscale.io import read_json, write_parquet
-from chemscale.planning.packs import SYMBOLS_PER_MOLECULE, estimated_seconds
+from chemscale.planning.packs import ATOMS_PER_FRAME, EDGES_PER_FRAME, SYMBOLS_PER_MOLECULE, estimated_seconds
 from chemscale.study import Study, longest_molecule
 from chemscale.units import format_number
 
@@ -27,8 +27,8 @@ from chemscale.units import format_number
 NOMINAL = {
     "vocabulary": VOCABULARY,
     "tokens_per_molecule": SYMBOLS_PER_MOLECULE,
-    "atoms_per_frame": 10,
-    "edges_per_frame": 100,
+    "atoms_per_frame": ATOMS_PER_FRAME,
+    "edges_per_frame": EDGES_PER_FRAME,
 }
 
 
@@ -83,7 +83,7 @@ def plan_cell(cell: Cell, longest: int | None) -> dict[str, Any]:
         "shared_steps": shared,
         "shared_flops": flops * shared // steps,
         "peak_memory_bytes": peak_of_rank(cell, longest),
-        "engine": "plain" if cell.engine["zero"] == 0 else f"ZeRO {cell.engine['zero']}",
+        "engine": _engine(cell),
         "ranks": cell.engine["ranks"],
         "micro_tokens": _micro_tokens(cell, longest),
         "recompute": cell.engine["recompute"],
@@ -92,6 +92,12 @@ def plan_cell(cell: Cell, longest: int | None) -> dict[str, Any]:
         "energy_kwh": None,
         "predicted_loss": None,
     }
+
+
+def _engine(cell: Cell) -> str:
+    if cell.engine["zero"]:
+        return f"ZeRO {cell.engine['zero']}"
+    return "compiled" if cell.engine["compiled"] else "plain"
 
 
 def _shared_steps(cell: Cell, per_step: float) -> int:

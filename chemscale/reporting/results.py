@@ -29,7 +29,9 @@ TITLES = {
     "chemgpt": "ChemGPT",
     "schnet": "SchNet",
     "painn": "PaiNN",
+    "painn_scalar": "PaiNN without vectors",
     "allegro": "Allegro",
+    **{f"allegro_l{degree}": f"Allegro, l = {degree}" for degree in range(3)},
     "baseline": "Unsymmetric baseline",
     "spookynet": "SpookyNet",
 }
