@@ -30,6 +30,10 @@ from chemscale.io import atomic_path, digest, read_json, sha256_file, write_json
 _LARGEST = 2**31 - 1
 
 
+# kind of a tensor, and its sizes: those that may change from call to call by name
+Shape = tuple[torch.dtype, tuple[int | str, ...]]
+
+
 @dataclass(frozen=True)
 class Package:
     """A compiled function: tensors in, tensors out, without gradients."""
@@ -80,6 +84,34 @@ def package(
             write_json(record, {**identity, "sha256": sha256_file(path), "build_s": seconds})
             log.info("compiled %s in %.0f s", path, seconds)
     return _load(path, place)
+
+
+def example(
+    shapes: Sequence[Shape], about: Mapping[str, int], others: Sequence[Tensor], place: torch.device
+) -> tuple[list[Tensor], list[dict[int, str]]]:
+    """Inputs to trace a function with, and the names of those of their sizes that may change.
+
+    Tracing takes equal sizes for the same one, so that the named ones differ from each other and from all others.
+
+    Args:
+        shapes: of the inputs.
+        about: how large each named size is, about: machine code is laid out for it, and holds for any other.
+        others: further inputs.
+        place: the device.
+    """
+    taken = {0, 1, 2, 3} | {size for tensor in others for size in tensor.shape}
+    sizes: dict[str, int] = {}
+    for name, size in about.items():
+        while size in taken:
+            size += 1
+        taken.add(size)
+        sizes[name] = size
+    tensors = [
+        torch.ones([sizes[size] if isinstance(size, str) else size for size in shape], dtype=kind, device=place)
+        for kind, shape in shapes
+    ]
+    names = [{axis: size for axis, size in enumerate(shape) if isinstance(size, str)} for _, shape in shapes]
+    return tensors, names
 
 
 def _load(path: Path, place: torch.device) -> Package:

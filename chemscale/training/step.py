@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,20 @@ def compiled_step(
         gradients = torch.autograd.grad(loss, values, allow_unused=True, materialize_grads=True)
         return loss.detach(), torch.cat([gradient.flatten() for gradient in gradients])
 
-    taken = {size for value in (*objective.parameters(), *buffers.values()) for size in value.shape}
-    example, sizes = _example(frames, taken, place)
+    number: int | str = "frames" if frames > 1 else 1
+    shapes: list[compiled.Shape] = [
+        (torch.int64, ("atoms",)),
+        (torch.float32, ("atoms", 3)),
+        (torch.int64, (2, "edges")),
+        (torch.int64, ("atoms",)),
+        (torch.float32, ("atoms", 3)),
+        (torch.float32, (number,)),
+        (torch.int64, (number,)),
+        (torch.float32, (2,)),
+    ]
+    about = {"frames": frames, "atoms": frames * _ATOMS, "edges": frames * _ATOMS * _EDGES}
+    others = [engine.flat, *objective.parameters(), *buffers.values()]
+    example, sizes = compiled.example(shapes, about, others, place)
     package = compiled.package(
         folder,
         identity,
@@ -125,41 +137,3 @@ def _batch(
 ) -> tuple[Batch, Tensor]:
     graph = Graph(species, positions, edges, frame, energies.shape[0])
     return Batch(graph, forces, energies, atoms), weights
-
-
-def _example(frames: int, taken: Iterable[int], place: torch.device) -> tuple[list[Tensor], list[dict[int, str]]]:
-    """Tensors of the kinds and about the sizes of a batch's, and the names of those sizes that may change.
-
-    Tracing takes equal sizes for the same one, so that these differ from all others.
-    """
-    taken = {*taken, 0, 1, 2, 3}
-
-    def unlike(size: int) -> int:
-        while size in taken:
-            size += 1
-        taken.add(size)
-        return size
-
-    count = unlike(frames) if frames > 1 else 1
-    atoms = unlike(count * _ATOMS)
-    edges = unlike(atoms * _EDGES)
-    of_atoms = {0: "atoms"}
-    of_frames = {0: "frames"} if frames > 1 else {}
-
-    def numbers(*shape: int) -> Tensor:
-        return torch.ones(shape, dtype=torch.int64, device=place)
-
-    def values(*shape: int) -> Tensor:
-        return torch.zeros(shape, device=place)
-
-    example: list[tuple[Tensor, dict[int, str]]] = [
-        (numbers(atoms), of_atoms),
-        (values(atoms, 3), of_atoms),
-        (numbers(2, edges), {1: "edges"}),
-        (numbers(atoms), of_atoms),
-        (values(atoms, 3), of_atoms),
-        (values(count), of_frames),
-        (numbers(count), of_frames),
-        (values(2), {}),
-    ]
-    return [tensor for tensor, _ in example], [names for _, names in example]
