@@ -80,9 +80,8 @@ def _trend(highest: Evaluated, lowest: Evaluated, name: str) -> str:
 
 
 def subjects(at: Evaluated) -> list[str]:
-    """The molecules whose dynamics a cell has, by name, and `all` of them where they are several."""
-    molecules = sorted({subject for _, subject in at.rows} - {ALL})
-    return molecules if len(molecules) == 1 else [*molecules, ALL]
+    """The molecules whose dynamics a cell has, by name, and all of them together."""
+    return [*sorted({subject for _, subject in at.rows} - {ALL}), ALL]
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
