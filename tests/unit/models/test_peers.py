@@ -54,6 +54,25 @@ def test_allegro_is_that_of_nequip_allegro(size):
         torch.testing.assert_close(forces, values[f"{molecule}.forces"], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [("schnetpack_schnet", "schnet"), ("schnetpack_painn", "painn"), ("torch_geometric_schnet", "schnet")],
+)
+def test_schnet_and_painn_are_those_of_their_peers(name, family):
+    knobs, parameters, weights, values = _stored(name)
+    model = Potential(registry.build(family, knobs, seed=0), torch.zeros(119), 1.0)
+    model.core.load_state_dict(weights)
+    assert count(family, knobs, None).total == parameters
+    for molecule in range(5):
+        positions, species = values[f"{molecule}.positions"], values[f"{molecule}.species"]
+        distances = (positions[:, None] - positions).norm(dim=-1)
+        edges = torch.nonzero((distances < knobs["cutoff"]) & (distances > 0)).T
+        frame = torch.zeros(len(species), dtype=torch.int64)
+        energy, forces = model.energies_and_forces(Graph(species, positions, edges, frame, 1), create_graph=False)
+        torch.testing.assert_close(energy.detach(), values[f"{molecule}.energy"], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(forces, values[f"{molecule}.forces"], rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("terms", ["whole", "cut", "network"])
 def test_spookynet_is_that_of_its_authors(terms):
     """With all physical terms, without and with a cutoff of the far ones, and without any; for ions and radicals."""
