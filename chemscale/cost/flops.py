@@ -68,21 +68,23 @@ def potential_flops(
     if family == "spookynet":
         return {"flops_full": 2 * _spookynet_products(knobs, atoms, edges, atoms**2 if pairs is None else pairs)}
     width, layers, radial = knobs["width"], knobs["interactions"], knobs["num_radial"]
+    # filters of distances are computed once a pair of atoms, and take the factor of the cutoff as one more input
+    filtered = edges if family == "baseline" else edges // 2
     readout = max(1, width // 2)
     products = _MOVING * atoms * width * readout + _LAST * atoms * readout
     square = width**2
     if family in ("schnet", "baseline"):
         radial *= 1 if family == "schnet" else 4
-        products += _MOVING * edges * layers * (radial * width + square)
+        products += _MOVING * filtered * layers * (radial * width + (width + 1) * width)
         products += _MOVING * atoms * layers * 2 * square
         products += atoms * square * (_STILL + _MOVING * (layers - 1))
     elif not knobs["vectors"]:
-        products += _MOVING * edges * layers * radial * width
+        products += _MOVING * filtered * layers * (radial + 1) * width
         products += _MOVING * atoms * layers * 2 * square
         products += atoms * 2 * square * (_STILL + _MOVING * (layers - 1))
     else:
         assert family == "painn", family
-        products += _MOVING * edges * layers * 3 * radial * width
+        products += _MOVING * filtered * layers * 3 * (radial + 1) * width
         # mixing acts on three vector components; scalars pass through two products of their own
         products += _MOVING * atoms * layers * (3 * 2 * square + 2 * square + 3 * square)
         products += atoms * 4 * square * (_STILL + _MOVING * (layers - 1))
@@ -101,7 +103,7 @@ def _allegro_products(knobs: Mapping[str, Any], atoms: int, edges: int) -> int:
 
 def _spookynet_products(knobs: Mapping[str, Any], atoms: int, edges: int, pairs: int) -> int:
     width, layers, square = knobs["width"], knobs["interactions"], knobs["width"] ** 2
-    products = _MOVING * edges * layers * knobs["num_radial"] * 3 * width
+    products = _MOVING * (edges // 2) * layers * knobs["num_radial"] * 3 * width
     # after messages: projections of eight components, and the layers of two blocks and a residual
     products += _MOVING * atoms * layers * (8 * 2 + 8) * square
     # before: a residual and seven blocks, the random features of queries and keys, attention

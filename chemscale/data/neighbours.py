@@ -9,6 +9,34 @@ from numpy.typing import NDArray
 _CHUNK = 4_000_000
 
 
+def edge_pairs(
+    edges: NDArray[np.int64], images: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which edges are of one pair of atoms: each edge and the one back.
+
+    Args:
+        edges: [2, E] receivers and senders, each pair both ways.
+        images: [E, 3] cell vectors by which the sender is shifted; None without.
+
+    Returns:
+        pair: [E] the pair of each edge; pairs are numbered by their smaller atom, so that those of a frame follow each
+            other.
+        first: [P] one edge of each pair.
+    """
+    low, high = edges.min(0), edges.max(0)
+    key = low * (high.max(initial=0) + 1) + high
+    if images is not None:
+        # seen from the smaller atom; of an atom and its own image, from the image that comes first
+        seen = np.where((edges[0] > edges[1])[:, None], -images, images)
+        base = 2 * np.abs(images).max(initial=0) + 1
+        place = (seen + base // 2) @ np.array([base**2, base, 1])
+        own = edges[0] == edges[1]
+        back = base**3 - 1 - place
+        key = key * base**3 + np.where(own, np.minimum(place, back), place)
+    _, first, pair = np.unique(key, return_index=True, return_inverse=True)
+    return pair, first
+
+
 def neighbour_edges(
     positions: NDArray[np.float64], offsets: NDArray[np.int64], cutoff: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

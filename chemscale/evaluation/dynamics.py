@@ -21,7 +21,7 @@ from ase.units import fs, kB
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chemscale.data.neighbours import neighbour_edges
+from chemscale.data.neighbours import edge_pairs, neighbour_edges
 from chemscale.data.shards import stream
 from chemscale.errors import DataError
 from chemscale.evaluation.stability import BIN, LARGEST_STRAIN
@@ -179,8 +179,11 @@ class _Replicas:
         if self._listed is None or float((flat - self._listed).square().sum(1).max()) > (_SKIN / 2) ** 2:
             offsets = np.arange(self.count + 1) * self.atoms
             edges, _ = neighbour_edges(flat.numpy(), offsets, self._reach + _SKIN)
-            self._edges, self._listed = torch.from_numpy(edges), flat.clone()
-        energies, forces = self._predict(Graph(self._species, flat, self._edges, self._frame, self.count))
+            pair, first = edge_pairs(edges)
+            self._edges, self._pair, self._first = map(torch.from_numpy, (edges, pair, first))
+            self._listed = flat.clone()
+        graph = Graph(self._species, flat, self._edges, self._frame, self.count, pair=self._pair, first=self._first)
+        energies, forces = self._predict(graph)
         self.energies = energies.double()
         self._accelerations = forces.double().view(self.positions.shape) / self._masses
 

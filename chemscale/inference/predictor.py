@@ -78,9 +78,9 @@ class Predictor:
             positions=graph.positions.to(self._dtype),
             shifts=None if graph.shifts is None else graph.shifts.to(self._dtype),
         )
-        # machine code is traced with two atoms and two edges at the least, and knows neither charge nor spin
-        small = min(graph.species.shape[0], graph.edges.shape[1]) < 2
-        if self._folder is None or small or graph.charge is not None or graph.spin is not None:
+        # machine code is traced with two pairs at the least, and knows neither charge nor spin
+        plain = graph.charge is not None or graph.spin is not None or graph.first is None or len(graph.first) < 2
+        if self._folder is None or plain:
             found: Sequence[Tensor] = _energies_and_gradients(self._core, graph)
         else:
             found = self._package(graph)(*self._state.values(), *_tensors(graph))
@@ -107,10 +107,12 @@ class Predictor:
                 (self._dtype, ("atoms", 3)),
                 (torch.int64, (2, "edges")),
                 (torch.int64, ("atoms",)),
+                (torch.int64, ("edges",)),
+                (torch.int64, ("pairs",)),
                 (self._dtype, ("frames" if many else 1,)),
             ]
             shapes += [(self._dtype, ("edges", 3))] if periodic else []
-            about = {"frames": _FRAMES, "atoms": _ATOMS, "edges": _EDGES}
+            about = {"frames": _FRAMES, "atoms": _ATOMS, "edges": _EDGES, "pairs": _EDGES // 2}
             example, sizes = packages.example(shapes, about, list(self._state.values()), graph.positions.device)
             self._packages[periodic, many] = packages.package(
                 self._folder,
@@ -138,10 +140,19 @@ def _tensors(graph: Graph) -> list[Tensor]:
     """A graph as tensors, the number of frames as the length of one; `_graph` undoes it."""
     frames = graph.positions.new_zeros(graph.num_frames)
     shifts = [] if graph.shifts is None else [graph.shifts]
-    return [graph.species, graph.positions, graph.edges, graph.frame, frames, *shifts]
+    assert graph.pair is not None
+    assert graph.first is not None
+    return [graph.species, graph.positions, graph.edges, graph.frame, graph.pair, graph.first, frames, *shifts]
 
 
 def _graph(
-    species: Tensor, positions: Tensor, edges: Tensor, frame: Tensor, frames: Tensor, shifts: Tensor | None = None
+    species: Tensor,
+    positions: Tensor,
+    edges: Tensor,
+    frame: Tensor,
+    pair: Tensor,
+    first: Tensor,
+    frames: Tensor,
+    shifts: Tensor | None = None,
 ) -> Graph:
-    return Graph(species, positions, edges, frame, frames.shape[0], shifts)
+    return Graph(species, positions, edges, frame, frames.shape[0], shifts, pair=pair, first=first)

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from chemscale.cost.parameters import SPECIES
 from chemscale.models.graph import Graph
-from chemscale.models.radial import Envelope, GaussianBasis, draw_linear_layers
+from chemscale.models.radial import Envelope, GaussianBasis, cut_linear, draw_linear_layers
 
 
 class Interaction(nn.Module):
@@ -31,7 +31,7 @@ class Interaction(nn.Module):
 
     def forward(self, features: Tensor, hidden_filter: Tensor, cut: Tensor, graph: Graph) -> Tensor:
         """Features [A, width] to their update of the same shape."""
-        filters = self.filter_output(hidden_filter) * cut
+        filters = cut_linear(self.filter_output, hidden_filter, cut)
         gathered = graph.sum_of_edges(graph.sent(self.atom_input(features)) * filters)
         update: Tensor = self.atom_output(functional.silu(self.atom_hidden(gathered)))
         return update
@@ -57,7 +57,7 @@ class Baseline(nn.Module):
         directions = separations / distances[:, None]
         seen = torch.cat([torch.ones_like(directions[:, :1]), directions * math.sqrt(3)], dim=1)
         basis = (self.basis(distances)[:, None, :] * seen[:, :, None]).flatten(1)
-        cut = self.envelope(distances)[:, None]
+        cut = self.envelope(distances)
         hidden = functional.silu(self.filter_input(basis)).chunk(len(self.interactions), dim=1)
         features = self.embedding(graph.species)
         for interaction, hidden_filter in zip(self.interactions, hidden, strict=True):

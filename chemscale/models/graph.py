@@ -27,6 +27,9 @@ class Graph:
         shifts: angstrom [E, 3], added to the vector to the sending atom where that is a periodic image; None without.
         charge: total charge of each frame in e [F]; None where all are neutral.
         spin: unpaired electrons of each frame [F]; None where there are none.
+        pair: the pair of atoms that each edge is of [E]: an edge and the one back are one pair. What depends on their
+            distance alone is computed once a pair. None where each edge counts for itself.
+        first: one of the edges of each pair [P]; None as above.
     """
 
     species: Tensor
@@ -37,6 +40,8 @@ class Graph:
     shifts: Tensor | None = None
     charge: Tensor | None = None
     spin: Tensor | None = None
+    pair: Tensor | None = None
+    first: Tensor | None = None
 
     def at(self, positions: Tensor) -> Graph:
         """The same graph with its atoms elsewhere."""
@@ -48,6 +53,18 @@ class Graph:
         if self.shifts is not None:
             vectors = vectors + self.shifts
         return vectors, vectors.square().sum(1).sqrt()
+
+    def distances(self) -> Tensor:
+        """The distance of each pair [P] in angstrom; `of_pair` has it for each edge."""
+        if self.first is None:
+            return self.vectors()[1]
+        shifts = None if self.shifts is None else self.shifts.index_select(0, self.first)
+        one_of_each = replace(self, edges=self.edges.index_select(1, self.first), shifts=shifts)
+        return one_of_each.vectors()[1]
+
+    def of_pair(self, values: Tensor) -> Tensor:
+        """What the pair of each edge holds: [P, ...] to [E, ...]."""
+        return values if self.pair is None else values.index_select(0, self.pair)
 
     def sent(self, features: Tensor) -> Tensor:
         """What the sending atom of each edge holds: [A, ...] to [E, ...]."""

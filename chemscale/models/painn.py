@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from chemscale.cost.parameters import SPECIES
 from chemscale.models.graph import Graph
-from chemscale.models.radial import BesselBasis, Envelope, draw_linear_layers
+from chemscale.models.radial import BesselBasis, Envelope, cut_linear, draw_linear_layers
 
 # keeps the gradient of a vector's length finite where the vector is zero
 _TINY = 1e-8
@@ -32,7 +32,8 @@ class Interaction(nn.Module):
         self, scalars: Tensor, vectors: Tensor | None, filters: Tensor, directions: Tensor, graph: Graph
     ) -> tuple[Tensor, Tensor]:
         """Scalars [A, width] and vectors [A, 3, width] (None: all zero) to their next values."""
-        weights = filters * graph.sent(self.message_output(functional.silu(self.message_hidden(scalars))))
+        sent = graph.sent(self.message_output(functional.silu(self.message_hidden(scalars))))
+        weights = sent * graph.of_pair(filters)
         to_scalars, to_directions, to_vectors = weights.chunk(3, dim=1)
         scalars = scalars + graph.sum_of_edges(to_scalars)
         moved = directions[:, :, None] * to_directions[:, None, :]
@@ -63,8 +64,8 @@ class ScalarInteraction(nn.Module):
         self, scalars: Tensor, vectors: None, filters: Tensor, directions: Tensor, graph: Graph
     ) -> tuple[Tensor, None]:
         """Scalars [A, width] to their next values."""
-        weights = graph.sent(self.message_output(functional.silu(self.message_hidden(scalars)))) * filters
-        scalars = scalars + graph.sum_of_edges(weights)
+        sent = graph.sent(self.message_output(functional.silu(self.message_hidden(scalars))))
+        scalars = scalars + graph.sum_of_edges(sent * graph.of_pair(filters))
         return scalars + self.mix_output(functional.silu(self.mix_hidden(scalars))), vectors
 
 
@@ -88,13 +89,14 @@ class PaiNN(nn.Module):
 
     def forward(self, graph: Graph) -> Tensor:
         """Energy per atom [A]."""
-        separations, distances = graph.vectors()
-        directions = separations / distances[:, None]
-        cut = self.envelope(distances)[:, None]
-        filters = (self.filters(self.basis(distances)) * cut).chunk(len(self.interactions), dim=1)
+        separations, lengths = graph.vectors()
+        directions = separations / lengths[:, None]
+        distances = graph.distances()
+        filters = cut_linear(self.filters, self.basis(distances), self.envelope(distances))
+        own_filters = filters.chunk(len(self.interactions), dim=1)
         scalars = self.embedding(graph.species)
         vectors = None  # zero before the first messages: nothing to gather and weigh there
-        for interaction, own in zip(self.interactions, filters, strict=True):
+        for interaction, own in zip(self.interactions, own_filters, strict=True):
             scalars, vectors = interaction(scalars, vectors, own, directions, graph)
         energies: Tensor = self.readout_output(functional.silu(self.readout_hidden(scalars)))
         return energies.squeeze(1)

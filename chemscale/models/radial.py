@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from chemscale.families import ENVELOPES
 
@@ -58,6 +59,15 @@ class BesselBasis(nn.Module):
     def forward(self, distances: Tensor) -> Tensor:
         """Features of each distance."""
         return (distances[:, None] * self.frequencies).sin() / distances[:, None]
+
+
+def cut_linear(layer: nn.Linear, inputs: Tensor, cut: Tensor) -> Tensor:
+    """layer(inputs) * cut for inputs [E, n] and factors [E], as one product of narrow inputs and not of wide outputs.
+
+    The outputs are the widest tensors of a model: no pass over them is spent on the factor, nor on its gradients.
+    """
+    widened = torch.cat([inputs, torch.ones_like(cut)[:, None]], dim=1) * cut[:, None]
+    return functional.linear(widened, torch.cat([layer.weight, layer.bias[:, None]], dim=1))
 
 
 def draw_linear_layers(module: nn.Module, generator: torch.Generator) -> None:

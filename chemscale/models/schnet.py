@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from chemscale.cost.parameters import SPECIES
 from chemscale.models.graph import Graph
-from chemscale.models.radial import Envelope, GaussianBasis, draw_linear_layers
+from chemscale.models.radial import Envelope, GaussianBasis, cut_linear, draw_linear_layers
 
 
 def _shifted_softplus(x: Tensor) -> Tensor:
@@ -30,8 +30,8 @@ class Interaction(nn.Module):
 
     def forward(self, features: Tensor, hidden_filter: Tensor, cut: Tensor, graph: Graph) -> Tensor:
         """Features [A, width] to their update of the same shape."""
-        filters = self.filter_output(hidden_filter) * cut
-        gathered = graph.sum_of_edges(graph.sent(self.atom_input(features)) * filters)
+        filters = cut_linear(self.filter_output, hidden_filter, cut)
+        gathered = graph.sum_of_edges(graph.sent(self.atom_input(features)) * graph.of_pair(filters))
         update: Tensor = self.atom_output(_shifted_softplus(self.atom_hidden(gathered)))
         return update
 
@@ -52,8 +52,8 @@ class SchNet(nn.Module):
 
     def forward(self, graph: Graph) -> Tensor:
         """Energy per atom [A]."""
-        _, distances = graph.vectors()
-        cut = self.envelope(distances)[:, None]
+        distances = graph.distances()
+        cut = self.envelope(distances)
         hidden = _shifted_softplus(self.filter_input(self.basis(distances))).chunk(len(self.interactions), dim=1)
         features = self.embedding(graph.species)
         for interaction, hidden_filter in zip(self.interactions, hidden, strict=True):

@@ -173,7 +173,9 @@ class Interaction(nn.Module):
 
     def _local(self, branches: Tensor, basis: Tensor, factors: Tensor, graph: Graph) -> Tensor:
         centre, *sent = branches
-        s, p, d = (radial(basis) * graph.sent(own) for radial, own in zip(self.radial, sent, strict=True))
+        s, p, d = (
+            graph.of_pair(radial(basis)) * graph.sent(own) for radial, own in zip(self.radial, sent, strict=True)
+        )
         found: Tensor = centre + graph.sum_of_edges(s)
         for messages, own, project in ((p, factors[:, 1:4], self.project_p), (d, factors[:, 4:], self.project_d)):
             one, other = project(graph.sum_of_edges(own[:, :, None] * messages[:, None, :])).chunk(2, dim=2)
@@ -296,7 +298,8 @@ class SpookyNet(nn.Module):
         """Energy per atom [A]."""
         vectors, distances = graph.vectors()
         cut = bump(distances, self.cutoff)
-        basis, factors = self.basis(distances) * cut[:, None], angular(vectors / distances[:, None])
+        near = graph.distances()
+        basis, factors = self.basis(near) * bump(near, self.cutoff)[:, None], angular(vectors / distances[:, None])
         same = (graph.frame[:, None] == graph.frame).to(distances.dtype)
         nuclei = self.embedding(graph.species)
         nuclei = nuclei + self.configuration(self.configurations.index_select(0, graph.species))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from chemscale.data.arrays import FrameData
+from chemscale.data.neighbours import edge_pairs
 from chemscale.models.graph import Graph
 
 
@@ -64,6 +65,10 @@ class Frames:
         # references are taken off in float64: totals of hundreds of eV would cost float32 its digits
         self.energies = torch.from_numpy(((data.energies[index] - references) / scale).astype(np.float32)).to(place)
         self.edges = torch.from_numpy(edges).to(place)
+        # of each edge its pair, of each pair an edge; those of a frame follow each other
+        pair, first_edge = edge_pairs(edges)
+        self.pair, self.first_edge = torch.from_numpy(pair).to(place), torch.from_numpy(first_edge).to(place)
+        self.pair_offsets = self.edge_offsets // 2
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -77,7 +82,13 @@ class Frames:
         atoms, edges = (
             torch.from_numpy(_ranges(*ranges)).to(place) for ranges in ((begins, sizes), (edge_begins, degrees))
         )
-        moved = torch.from_numpy(np.repeat(np.cumsum(sizes) - sizes - begins, degrees)).to(place)
+        pair_begins, pair_counts = self.pair_offsets[chosen], degrees // 2
+        pairs = torch.from_numpy(_ranges(pair_begins, pair_counts)).to(place)
+
+        def shift(begins: NDArray[np.int64], counts: NDArray[np.int64], repeats: NDArray[np.int64]) -> Tensor:
+            """How far numbers that began at `begins` move when frames follow each other, for each of a frame's."""
+            return torch.from_numpy(np.repeat(np.cumsum(counts) - counts - begins, repeats)).to(place)
+
         frame = torch.from_numpy(np.repeat(np.arange(len(chosen)), sizes)).to(place)
         positions, forces = self.positions.index_select(0, atoms), self.forces.index_select(0, atoms)
         if turned is not None:
@@ -86,9 +97,11 @@ class Frames:
         graph = Graph(
             self.species.index_select(0, atoms),
             positions,
-            self.edges.index_select(1, edges) + moved,
+            self.edges.index_select(1, edges) + shift(begins, sizes, degrees),
             frame,
             len(chosen),
+            pair=self.pair.index_select(0, edges) + shift(pair_begins, pair_counts, degrees),
+            first=self.first_edge.index_select(0, pairs) + shift(edge_begins, degrees, pair_counts),
         )
         picked = torch.from_numpy(chosen).to(place)
         return Batch(

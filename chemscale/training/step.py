@@ -88,12 +88,15 @@ def compiled_step(
         (torch.float32, ("atoms", 3)),
         (torch.int64, (2, "edges")),
         (torch.int64, ("atoms",)),
+        (torch.int64, ("edges",)),
+        (torch.int64, ("pairs",)),
         (torch.float32, ("atoms", 3)),
         (torch.float32, (number,)),
         (torch.int64, (number,)),
         (torch.float32, (2,)),
     ]
-    about = {"frames": frames, "atoms": frames * _ATOMS, "edges": frames * _ATOMS * _EDGES}
+    edges = frames * _ATOMS * _EDGES
+    about = {"frames": frames, "atoms": frames * _ATOMS, "edges": edges, "pairs": edges // 2}
     others = [engine.flat, *objective.parameters(), *buffers.values()]
     example, sizes = compiled.example(shapes, about, others, place)
     package = compiled.package(
@@ -109,7 +112,7 @@ def compiled_step(
 
     def step(batch: Batch, weights: Tensor) -> Tensor:
         # a size of 1 or 0 is none that machine code was traced with
-        if min(len(batch.atoms) if frames > 1 else 2, batch.graph.edges.shape[1]) < 2:
+        if min(len(batch.atoms) if frames > 1 else 2, batch.graph.edges.shape[1] // 2) < 2:
             return plain(batch, weights)
         loss, gradient = package(engine.flat, *buffers.values(), *_tensors(batch, weights))
         engine.add(gradient)
@@ -121,7 +124,9 @@ def compiled_step(
 def _tensors(batch: Batch, weights: Tensor) -> list[Tensor]:
     """What a step depends on, beside the parameters; `_batch` undoes it."""
     graph = batch.graph
-    of_graph = [graph.species, graph.positions, graph.edges, graph.frame]
+    assert graph.pair is not None
+    assert graph.first is not None
+    of_graph = [graph.species, graph.positions, graph.edges, graph.frame, graph.pair, graph.first]
     return [*of_graph, batch.forces, batch.energies, batch.atoms, weights]
 
 
@@ -130,10 +135,12 @@ def _batch(
     positions: Tensor,
     edges: Tensor,
     frame: Tensor,
+    pair: Tensor,
+    first: Tensor,
     forces: Tensor,
     energies: Tensor,
     atoms: Tensor,
     weights: Tensor,
 ) -> tuple[Batch, Tensor]:
-    graph = Graph(species, positions, edges, frame, energies.shape[0])
+    graph = Graph(species, positions, edges, frame, energies.shape[0], pair=pair, first=first)
     return Batch(graph, forces, energies, atoms), weights

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from chemscale.data.neighbours import edge_pairs
 from chemscale.families import FAMILIES, POTENTIALS, reach
 from chemscale.models import registry
 from chemscale.models.graph import Graph
@@ -13,7 +14,8 @@ from chemscale.models.potential import Potential
 
 pytestmark = pytest.mark.physics
 
-FAMILY_NAMES = [name for name, family in FAMILIES.items() if family.domain == POTENTIALS]
+# a family that holds a knob of another's model is among the sizes of that one
+FAMILY_NAMES = [name for name, family in FAMILIES.items() if family.domain == POTENTIALS and not family.architecture]
 SIZES = [
     {"width": 8, "interactions": 2, "num_radial": 6, "cutoff": 4.0, "envelope": "smooth"},
     {"width": 16, "interactions": 3, "num_radial": 20, "cutoff": 5.0, "envelope": "smooth"},
@@ -177,6 +179,18 @@ def test_a_batch_gives_each_frame_what_it_has_alone(potential):
         energy, force = _evaluate(potential, SPECIES[: len(positions)], positions)
         torch.testing.assert_close(energies[index : index + 1].detach(), energy, rtol=1e-10, atol=1e-10)
         torch.testing.assert_close(forces[frame == index], force, rtol=1e-8, atol=1e-9)
+
+
+def test_what_is_computed_once_a_pair_changes_nothing(potential):
+    positions = _positions()
+    edges = _edges(positions, potential.reach)
+    pair, first = map(torch.from_numpy, edge_pairs(edges.numpy()))
+    frame = torch.zeros(len(SPECIES), dtype=torch.int64)
+    graph = Graph(SPECIES, positions, edges, frame, 1, pair=pair, first=first)
+    energy, forces = potential.energies_and_forces(graph, create_graph=False)
+    expected, expected_forces = _evaluate(potential, SPECIES, positions)
+    torch.testing.assert_close(energy.detach(), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(forces, expected_forces, rtol=1e-10, atol=1e-10)
 
 
 def test_totals_add_references_in_float64(potential):

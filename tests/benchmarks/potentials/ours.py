@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from chemscale.inference.predictor import Predictor
 from side import ALLEGRO, CUTOFF, INTERACTIONS, RADIAL, RATE, WIDTH, serve
 
 from chemscale.inference.potential import TrainedPotential
+from chemscale.inference.predictor import Predictor
 from chemscale.models import registry
 from chemscale.models.graph import Graph
 from chemscale.models.potential import Potential
@@ -41,6 +41,8 @@ def set_up(what: str, model: str, tensors: dict[str, torch.Tensor], setting: str
         *(tensors[name] for name in ("species", "positions", "edges", "frame")),
         len(tensors["atoms"]),
         tensors.get("shifts"),
+        pair=tensors["pair"],
+        first=tensors["first"],
     )
     folder = None if setting == "plain" else Path(setting)
     if what == "predict":

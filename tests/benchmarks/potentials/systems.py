@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from chemscale.data.neighbours import neighbour_edges
+from chemscale.data.neighbours import edge_pairs, neighbour_edges
 
 CUTOFF = 5.0
 MOLECULES = {"ethanol": "CCO", "aspirin": "CC(=O)Oc1ccccc1C(=O)O"}
@@ -81,10 +81,14 @@ def _save(
     random: np.random.Generator,
 ) -> None:
     sizes = np.diff(offsets)
+    images = None if shifts is None or cell is None else np.rint(shifts / cell[0, 0]).astype(np.int64)
+    pair, first = edge_pairs(edges, images)
     values = {
         "species": numbers.astype(np.int64),
         "positions": positions.astype(np.float32),
         "edges": edges.astype(np.int64),
+        "pair": pair,
+        "first": first,
         "frame": np.repeat(np.arange(len(sizes)), sizes),
         "atoms": sizes.astype(np.int64),
         "forces": random.normal(size=positions.shape).astype(np.float32),

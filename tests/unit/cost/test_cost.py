@@ -8,6 +8,7 @@ from torch.utils.flop_counter import flop_registry
 from chemscale.cost.flops import language_flops, potential_flops
 from chemscale.cost.memory import peak_bytes
 from chemscale.cost.parameters import count
+from chemscale.data.neighbours import edge_pairs
 from chemscale.families import reach
 from chemscale.models import registry
 from chemscale.models.graph import Graph
@@ -74,10 +75,11 @@ def test_potentials(family, knobs):
     positions = torch.randn(12, 3, generator=torch.Generator().manual_seed(0)) * 1.5
     distances = (positions[:, None] - positions).norm(dim=-1)
     edges = torch.nonzero((distances < reach(family, knobs)) & (distances > 0)).T
+    pair, first = map(torch.from_numpy, edge_pairs(edges.numpy()))
     species = torch.randint(1, 9, (12,))
     with _Counter() as counter:
         energies, forces = Potential(core, torch.zeros(119), 1.0).energies_and_forces(
-            Graph(species, positions, edges, torch.arange(12) // 6, 2), create_graph=True
+            Graph(species, positions, edges, torch.arange(12) // 6, 2, pair=pair, first=first), create_graph=True
         )
         (forces.square().sum() + energies.abs().mean()).backward()
     assert potential_flops(family, knobs, atoms=12, edges=edges.shape[1])["flops_full"] == counter.total

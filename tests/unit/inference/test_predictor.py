@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from chemscale.data.neighbours import neighbour_edges
+from chemscale.data.neighbours import edge_pairs, neighbour_edges
 from chemscale.inference.potential import TrainedPotential
 from chemscale.inference.predictor import Predictor
 from chemscale.models import registry
@@ -36,6 +36,7 @@ def _graph(num_atoms, seed):
         torch.from_numpy(edges),
         torch.from_numpy(np.repeat(np.arange(len(num_atoms)), num_atoms)),
         len(num_atoms),
+        **dict(zip(("pair", "first"), map(torch.from_numpy, edge_pairs(edges)), strict=True)),
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from chemscale.data.neighbours import neighbour_edges
+from chemscale.data.neighbours import edge_pairs, neighbour_edges
 from chemscale.io import read_json
 from chemscale.models import registry
 from chemscale.models.graph import Graph
@@ -43,6 +43,7 @@ def _batch(num_atoms, seed):
         torch.from_numpy(edges),
         torch.from_numpy(np.repeat(np.arange(len(num_atoms)), num_atoms)),
         len(num_atoms),
+        **dict(zip(("pair", "first"), map(torch.from_numpy, edge_pairs(edges)), strict=True)),
     )
     forces, energies = random.normal(size=(offsets[-1], 3)), random.normal(size=len(num_atoms))
     return Batch(graph, torch.from_numpy(forces).float(), torch.from_numpy(energies).float(), torch.tensor(num_atoms))
