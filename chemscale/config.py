@@ -368,6 +368,26 @@ class Control(Section):
     grid: Annotated[list[Block], Field(min_length=1)]
 
 
+class Series(Section):
+    """One size of a family over its subsets."""
+
+    family: Name
+    size: str
+
+
+class Contrast(Section):
+    """A comparison that is named before any run: what another build of a model changes along the data.
+
+    The second series is compared with the first one, at the subsets that the grid has of both. Primary contrasts are
+    what the study is made for; secondary ones are corrected for their number, and primary ones for theirs.
+    """
+
+    role: Literal["primary", "secondary"]
+    between: Annotated[list[Series], Field(min_length=2, max_length=2)]
+    # what the two sizes have in common, to 10 %: non-embedding parameters, or FLOPs of a step; it is checked
+    matched: Literal["parameters", "flops", "none"] = "none"
+
+
 def _size_model(family: Family) -> type[Section]:
     knobs: dict[str, Any] = {}
     for name, knob in family.knobs.items():
@@ -486,6 +506,7 @@ class StudyConfig(Section):
     data: Annotated[dict[Name, AnyData], Field(min_length=1)]
     families: Families
     controls: dict[Name, Control] = {}
+    contrasts: dict[Name, Contrast] = {}
     evaluate: Evaluations = Evaluations()
     fits: Fits = Fits()
     waived: list[str] = []  # cells, by path, that the study may go without

@@ -14,6 +14,7 @@ from chemscale.catalogue import CATALOGUE
 from chemscale.config import (
     Block,
     Conformers,
+    Contrast,
     FamilySection,
     LanguageEvaluation,
     Molecules,
@@ -25,13 +26,15 @@ from chemscale.config import (
 )
 from chemscale.config_file import load_config
 from chemscale.cost.engine import chosen, plain, ranks_that_would_do, with_compiled
+from chemscale.cost.matching import MATCHED, MOST_APART, apart, matched_amount
 from chemscale.errors import ConfigError
 from chemscale.evaluations import EVALUATION, EVALUATIONS, SPEED
 from chemscale.families import FAMILIES, LANGUAGE
-from chemscale.grid import ALONE, Cell
+from chemscale.grid import ALONE, Cell, protocol_label
 from chemscale.io import digest, write_json
 
 STUDY_SCHEMA_VERSION = 1
+MIN_SUBSETS = 3  # that both series of a contrast must have
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,8 @@ def study_of(config: StudyConfig, path: Path) -> Study:
     for name in type(config.evaluate).model_fields:
         if (evaluation := getattr(config.evaluate, name)) is not None:
             _add_evaluated(study, name, evaluation)
+    for name in config.contrasts:
+        _check_contrast(study, name, sections)
     known = {cell.path for cell in study.cells + study.controls}
     for index, waived in enumerate(config.waived):
         if waived not in known:
@@ -254,6 +259,70 @@ def _check_family(path: Path, config: StudyConfig, name: str, section: Any) -> N
             raise ConfigError(
                 f"{path}: families.{name}.sizes.{size}.heads", repr(heads), f"a divisor of the width {width}{even}"
             )
+
+
+def _check_contrast(study: Study, name: str, sections: Mapping[str, Any]) -> None:
+    """Check that a contrast compares what can be compared; `ConfigError` otherwise."""
+    where, asked = f"{study.path}: contrasts.{name}", study.config.contrasts[name]
+    series: list[list[Cell]] = []
+    for index, side in enumerate(asked.between):
+        if side.family not in sections:
+            allowed = f"name one of {', '.join(sections)}"
+            raise ConfigError(f"{where}.between.{index}.family", repr(side.family), allowed)
+        mine = [cell for cell in study.cells if cell.family == side.family]
+        series.append([cell for cell in mine if cell.size == side.size])
+        if not series[-1]:
+            allowed = f"name a size of its grid: {', '.join(dict.fromkeys(cell.size for cell in mine))}"
+            raise ConfigError(f"{where}.between.{index}.size", repr(side.size), allowed)
+    first, second = series[0][0], series[1][0]
+    words = " and ".join(f"{side.family} {side.size}" for side in asked.between)
+    for what, pair, told in (
+        ("domain", [cell.domain for cell in (first, second)], None),
+        ("data set", [cell.data["key"] for cell in (first, second)], [cell.data["name"] for cell in (first, second)]),
+        ("protocol", [protocol_label(cell.protocol) for cell in (first, second)], None),
+    ):
+        if pair[0] != pair[1]:
+            both = " and ".join(map(str, told or pair))
+            raise ConfigError(f"{where}.between", f"the {what}s {both} of {words}", f"compare series of one {what}")
+    if asked.between[0] == asked.between[1]:
+        raise ConfigError(f"{where}.between", f"{words}, the same series twice", "name two series")
+    for other, earlier in itertools.takewhile(lambda item: item[0] != name, study.config.contrasts.items()):
+        if all(side in earlier.between for side in asked.between):
+            raise ConfigError(f"{where}.between", f"{words}, which are those of {other}", "name each contrast once")
+    common = {cell.num_samples for cell in series[0]} & {cell.num_samples for cell in series[1]}
+    if len(common) < MIN_SUBSETS:
+        few = f"{len(common)} subsets ({', '.join(map(str, sorted(common))) or 'none'}) with cells of {words}"
+        raise ConfigError(f"{where}.between", few, f"give the grid at least {MIN_SUBSETS} of both")
+    if asked.matched != "none":
+        _check_matched(where, asked, first, second)
+    _check_resolved(study, asked)
+
+
+def _check_matched(where: str, asked: Contrast, first: Cell, second: Cell) -> None:
+    """Check that two sizes that are called matched are."""
+    amounts = [matched_amount(cell, asked.matched) for cell in (first, second)]
+    if apart(*amounts) <= MOST_APART:
+        return
+    told = " and ".join(
+        f"{amount:,} of {side.family} {side.size}" for amount, side in zip(amounts, asked.between, strict=True)
+    )
+    raise ConfigError(
+        f"{where}.matched",
+        f"{asked.matched!r}, where {MATCHED[asked.matched]} are {told}, {100 * apart(*amounts):.1f} % apart",
+        f"choose sizes within {100 * MOST_APART:.0f} % of each other, or matched: none",
+    )
+
+
+def _check_resolved(study: Study, asked: Contrast) -> None:
+    """Check that the resamples resolve the level of a contrast's interval, which is corrected for their number."""
+    count = sum(other.role == asked.role for other in study.config.contrasts.values())
+    needed = math.ceil(2 * count / (1 - study.config.fits.level) - 1 - 1e-9)
+    if study.config.fits.resamples < needed:
+        raise ConfigError(
+            f"{study.path}: fits.resamples",
+            f"{study.config.fits.resamples}, too few for the intervals of {count} {asked.role} contrasts",
+            f"at least {needed}",
+        )
 
 
 def _stated_rows(config: StudyConfig, data: str) -> int | None:

@@ -40,7 +40,7 @@ RECORDS: dict[str, tuple[str, Check]] = {
     "gathered": ("the tables hold the raw records, value for value", check_gathered),
     "data table": ("the numbers of the data sets are those of their manifests", check_data_table),
     "passport table": ("the numbers of the passports are those of their files", check_passport_table),
-    "fits": ("every fit, interval, refusal and control effect follows from the tables", check_fits),
+    "fits": ("every fit, interval, refusal, control effect and contrast follows from the tables", check_fits),
 }
 PAGE = "page"
 

@@ -16,7 +16,7 @@ from chemscale.data.passport import passport_rows
 from chemscale.errors import RecordError
 from chemscale.gathering import tables
 from chemscale.io import canonical_json, read_json, read_parquet
-from chemscale.scaling.study_fits import control_table, fit_study, local_slopes
+from chemscale.scaling.study_fits import contrast_table, control_table, fit_study, local_slopes
 from chemscale.units import format_number
 
 # The column that names a row of each table that the page prints from.
@@ -26,6 +26,7 @@ ROW_KEYS = {
     "fits": "fit_id",
     "control_effects": "effect_id",
     "slopes": "slope_id",
+    "contrasts": "contrast_id",
     "data": "name",
     "passport": "entry",
     "evaluation": "entry",
@@ -88,13 +89,14 @@ def check_passport_table(root: Path, study: dict[str, Any], findings: Findings) 
 
 
 def check_fits(root: Path, study: dict[str, Any], findings: Findings) -> None:
-    """Every fit, interval, verdict, control effect and slope follows from the gathered tables."""
+    """Every fit, interval, verdict, control effect, slope and contrast follows from the gathered tables."""
     cells, controls, clusters = (read_table(root, name) for name in ("cells", "controls", "test_clusters"))
-    settings = study["config"]["fits"]
+    settings, contrasts = study["config"]["fits"], study["config"]["contrasts"]
     for name, expected in (
         ("fits", fit_study(cells, clusters, controls, settings)),
         ("control_effects", control_table(cells, controls)),
         ("slopes", local_slopes(cells)),
+        ("contrasts", contrast_table(cells, clusters, contrasts, settings)),
     ):
         found = read_table(root, name)
         findings.same_tables(f"tables/{name}.parquet", found, expected, ROW_KEYS[name], close=True)
@@ -188,7 +190,8 @@ def _by_key(root: Path, name: str, key: str) -> dict[str, dict[str, Any]]:
 def _owed(tables: dict[str, dict[str, dict[str, Any]]]) -> set[tuple[str, str, str]]:
     """The numbers that must be on the page.
 
-    Accepted exponents with their intervals, every cell's test loss, and what was found of cells beyond their loss.
+    Accepted exponents and contrasts with their intervals, every cell's test loss, and what was found of cells beyond
+    their loss.
     """
     owed = {("cells", cell, "test_loss") for cell in tables["cells"]}
     for entry, row in tables["evaluation"].items():
@@ -198,4 +201,7 @@ def _owed(tables: dict[str, dict[str, dict[str, Any]]]) -> set[tuple[str, str, s
         for name in ("alpha", "beta"):
             if fit["verdict"] == "accepted" and fit[name] is not None:
                 owed |= {("fits", fit_id, f"{name}{end}") for end in ("", "_low", "_high")}
+    for contrast_id, contrast in tables["contrasts"].items():
+        if contrast["verdict"] == "accepted":
+            owed |= {("contrasts", contrast_id, column) for column in ("value", "low", "high")}
     return owed

@@ -150,6 +150,7 @@ _TRAINING = (
 _DOMAINS = {
     "language": ("data/tokenizer", "training/lm"),
     "potentials": (
+        "data/neighbours",
         "models/compiled",
         "models/graph",
         "models/potential",

@@ -20,6 +20,7 @@ from chemscale.reporting import evaluations
 from chemscale.reporting.axes import INK, PAPER, amount, colour, log_axis, marker, plain, power_of_ten, save
 from chemscale.reporting.results import (
     DATA_EFFECT,
+    Contrast,
     FamilyResults,
     Results,
     Row,
@@ -42,7 +43,9 @@ class Plot:
 
     name: str
     section: (
-        str  # of the page: a family's name, "controls", "potentials", "dynamics", "evaluation:FAMILY" or "data:NAME"
+        # of the page: a family's name, "controls", "potentials", "contrasts", "dynamics", "evaluation:FAMILY" or
+        # "data:NAME"
+        str
     )
     title: str
     caption: str
@@ -99,6 +102,18 @@ def plots(results: Results) -> list[Plot]:
                 + ", ".join(f"{family.title} {size}" for family, size in zip(compared, sizes, strict=True))
                 + ". Lines are accepted laws.",
                 lambda axes: _draw_compared_data(axes, compared, sizes),
+            )
+        )
+    if any(contrast.exponents for contrast in results.contrasts):
+        found.append(
+            Plot(
+                "contrasts",
+                "contrasts",
+                "Differences of exponents over data",
+                "How much larger the second series' exponent over data is than the first one's, at the subsets of "
+                "both. Whiskers are intervals at the level in the legend, corrected for the number of contrasts of a "
+                "role: one that crosses the line shows no difference, which does not show that there is none.",
+                lambda axes: _draw_contrasts(axes, results.contrasts),
             )
         )
     simulated = [family for family in results.families if family.evaluated("dynamics")]
@@ -423,6 +438,42 @@ def _draw_effects(axes: Axes, results: Results, effects: Sequence[Row]) -> None:
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.xaxis.set_major_formatter(plain)
     axes.set_xlabel("test loss at the largest subset, % of that at the smallest")
+    axes.grid(True, axis="x")
+
+
+_MOST_TOLD = 8  # contrasts whose series still have room beside the axis
+
+
+def _draw_contrasts(axes: Axes, contrasts: Sequence[Contrast]) -> None:
+    axes.set_title("Exponents over data, second minus first")
+    labels, seen = [], set()
+    # both roles and both forms are told apart without colours, too
+    for at, contrast in enumerate(contrasts):
+        index, rows = int(not contrast.primary), contrast.exponents
+        series = f"\n{contrast.second} \u2212\n{contrast.first}" if len(contrasts) <= _MOST_TOLD else ""
+        labels.append(f"{contrast.name}{'' if rows else ' (refused)'}{series}")
+        for number, row in enumerate(rows):
+            form = "power law" if row["form"] == "power" else "floor E"
+            label = f"{row['role']}, {form}, {100 * row['level']:.4g} %"
+            axes.errorbar(
+                row["value"],
+                at + 0.3 * (number - (len(rows) - 1) / 2),
+                xerr=[[row["value"] - row["low"]], [row["high"] - row["value"]]],
+                fmt=marker(0 if row["form"] == "power" else 1),
+                color=colour(index),
+                markerfacecolor=colour(index) if contrast.primary else PAPER,
+                capsize=3,
+                label="_" if label in seen else label,
+            )
+            seen.add(label)
+    last = sum(contrast.primary for contrast in contrasts)
+    if 0 < last < len(contrasts):
+        axes.axhline(last - 0.5, color=INK, linewidth=0.6, linestyle=":")
+    axes.axvline(0, color=INK, linewidth=0.9)
+    axes.set_yticks(range(len(labels)), labels, fontsize=7)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.set_xlabel("difference of the exponents")
+    axes.xaxis.set_major_formatter(plain)
     axes.grid(True, axis="x")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from chemscale.reporting import evaluations, markup
 from chemscale.reporting.figures import Plot, plots
 from chemscale.reporting.results import (
     DATA_EFFECT,
+    LOG_LOSSES,
     STEPS_EFFECT,
+    Contrast,
     FamilyResults,
     Results,
     Row,
@@ -54,6 +57,16 @@ PROTOCOLS = {
     "fixed_epochs": "every subset is passed the same number of times: more data also means more steps",
     "to_convergence": "each run ends when the validation loss no longer falls",
 }
+
+
+# the quantities of a contrast, and what two sizes have in common, as the page calls them
+QUANTITIES = {
+    "exponent_data": "exponent over data, power law",
+    "exponent_data_offset": "exponent over data, above a floor E",
+    "log_loss_mean": "log loss, mean over the subsets",
+    "log_loss_largest": "log loss at the largest subset",
+}
+MATCHED = {"parameters": "parameters, to 10 %", "flops": "FLOPs of a step, to 10 %", "none": "nothing"}
 
 
 @dataclass(frozen=True)
@@ -114,6 +127,10 @@ def render(root: Path) -> str:
             for kind in (DATA_EFFECT, STEPS_EFFECT)
         },
         refused=[fit for family in results.families for fit in family.fits if not accepted(fit)],
+        contrasts=results.contrasts,
+        contrast_readings={contrast.name: contrast_reading(contrast) for contrast in results.contrasts},
+        quantities=QUANTITIES,
+        matched=MATCHED,
         parameters=SHOWN_PARAMETERS,
         cell_columns={family.name: cell_columns(family) for family in results.families},
         waived=waived(results),
@@ -181,9 +198,46 @@ def findings(results: Results) -> list[str]:
             sentences.append(
                 f"No law {what} can be claimed for {markup.words(none)}: every fit of it is refused, with its reasons."
             )
+    sentences += primary_findings([contrast for contrast in results.contrasts if contrast.primary])
     if not with_cells:
         sentences.append("No cell of this study is finished, so there is nothing to answer with.")
     return sentences
+
+
+def primary_findings(contrasts: Sequence[Contrast]) -> list[str]:
+    """What the primary contrasts say of exponents, in plain words and without numbers."""
+    pairs: dict[bool | None, list[str]] = {True: [], False: [], None: []}
+    for contrast in contrasts:
+        found = contrast.exponents[0]["excludes_zero"] if contrast.exponents else None
+        pairs[found].append(f"{contrast.first} and {contrast.second}")
+    words = {
+        True: "The exponents over data of {} differ by more than the noise explains.",
+        False: "Between the exponents over data of {} no difference shows, which does not show that there is none.",
+        None: "The exponents over data of {} cannot be compared: a fit is refused, or the noise is not known.",
+    }
+    return [text.format("; of ".join(pairs[found])) for found, text in words.items() if pairs[found]]
+
+
+def contrast_reading(contrast: Contrast) -> str:
+    """What a contrast says, as a sentence without numbers."""
+    parts = []
+    for row in contrast.exponents:
+        form = "as a power law" if row["form"] == "power" else "above a floor E"
+        if not row["excludes_zero"]:
+            parts.append(f"{form}, no difference of the exponents shows: the interval holds 0")
+        else:
+            faster = "faster" if row["low"] > 0 else "more slowly"
+            parts.append(f"{form}, its loss falls {faster} with data: the interval leaves out 0")
+    if not parts:
+        parts.append("no difference of the exponents can be given, as the reasons in the table say")
+    losses: dict[str, list[str]] = {}
+    for quantity, where in zip(LOG_LOSSES, ("over the subsets", "at the largest one"), strict=True):
+        row = contrast.rows[quantity]
+        if accepted(row):
+            lower = "its loss is lower" if row["low"] < 0 else "its loss is higher"
+            losses.setdefault(lower if row["excludes_zero"] else "the losses cannot be told apart", []).append(where)
+    parts += [f"{' and '.join(where)} {words}" for words, where in losses.items()]
+    return f"{contrast.second} against {contrast.first}: {'; '.join(parts)}."
 
 
 def reading(family: FamilyResults) -> list[str]:

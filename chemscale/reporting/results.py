@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from chemscale.errors import RecordError
-from chemscale.families import FAMILIES, LANGUAGE
+from chemscale.families import FAMILIES, LANGUAGE, architecture
 from chemscale.grid import protocol_label
 from chemscale.io import read_json, read_parquet
 from chemscale.records import METRIC_FIELDS
@@ -21,6 +21,7 @@ KEYS = {
     "fits": "fit_id",
     "control_effects": "effect_id",
     "slopes": "slope_id",
+    "contrasts": "contrast_id",
     "data": "name",
     "passport": "entry",
     "evaluation": "entry",
@@ -35,6 +36,9 @@ TITLES = {
     "baseline": "Unsymmetric baseline",
     "spookynet": "SpookyNet",
 }
+# quantities of a contrast in tables/contrasts.parquet: of exponents, the first accepted one is spoken of first
+EXPONENTS = ("exponent_data", "exponent_data_offset")
+LOG_LOSSES = ("log_loss_mean", "log_loss_largest")
 # kinds of rows in tables/control_effects.parquet
 DATA_EFFECT, STEPS_EFFECT = "data at equal steps", "more steps, same data"
 
@@ -180,12 +184,55 @@ class FamilyResults:
 
 
 @dataclass(frozen=True)
+class Contrast:
+    """Two series of cells that the config compares: the rows of the table by quantity."""
+
+    name: str
+    rows: dict[str, Row]
+
+    @property
+    def _any(self) -> Row:
+        return self.rows[EXPONENTS[0]]
+
+    @property
+    def primary(self) -> bool:
+        """Whether the study is made for it."""
+        return bool(self._any["role"] == "primary")
+
+    @property
+    def first(self) -> str:
+        """The series that the other one is compared with, in words."""
+        return self._series("first")
+
+    @property
+    def second(self) -> str:
+        """The series that is compared, in words."""
+        return self._series("second")
+
+    def _series(self, which: str) -> str:
+        family = self._any[f"family_{which}"]
+        return f"{TITLES.get(family, family)} {self._any[f'size_{which}']}"
+
+    @property
+    def symmetry(self) -> bool:
+        """Whether its series are one model with another degree of symmetry."""
+        families = {self._any["family_first"], self._any["family_second"]}
+        return len(families) == 2 and len({architecture(family) for family in families}) == 1
+
+    @property
+    def exponents(self) -> list[Row]:
+        """The accepted differences of exponents: of the power law, then of the law with a floor."""
+        return [row for quantity in EXPONENTS if accepted(row := self.rows[quantity])]
+
+
+@dataclass(frozen=True)
 class Results:
-    """A gathered study: config.json, its tables, and the families in the config's order."""
+    """A gathered study: config.json, its tables, families in the config's order, primary contrasts before others."""
 
     root: Path
     study: dict[str, Any]
     families: list[FamilyResults]
+    contrasts: list[Contrast]
 
     @property
     def name(self) -> str:
@@ -199,7 +246,7 @@ class Results:
 
 
 def accepted(fit: Row) -> bool:
-    """Whether a fit was accepted."""
+    """Whether a fit, or a quantity of a contrast, was accepted."""
     return bool(fit["verdict"] == "accepted")
 
 
@@ -227,7 +274,7 @@ def load_results(root: Path) -> Results:
     """The gathered and fitted study in `root`; `RecordError` where a file is missing or damaged."""
     root = Path(root)
     study = read_json(root / "config.json")
-    tables = ("cells", "controls", "fits", "control_effects", "slopes", "evaluation")
+    tables = ("cells", "controls", "fits", "control_effects", "slopes", "contrasts", "evaluation")
     rows = {table: read_rows(root, table) for table in tables}
 
     def of(name: str, table: str) -> list[Row]:
@@ -251,4 +298,8 @@ def load_results(root: Path) -> Results:
         for name in FAMILIES
         if study["config"]["families"].get(name) is not None
     ]
-    return Results(root, study, families)
+    by_contrast: dict[str, dict[str, Row]] = {}
+    for row in rows["contrasts"]:
+        by_contrast.setdefault(row["contrast"], {})[row["quantity"]] = row
+    contrasts = [Contrast(name, quantities) for name, quantities in by_contrast.items()]
+    return Results(root, study, families, sorted(contrasts, key=lambda contrast: not contrast.primary))

@@ -24,7 +24,7 @@ from scipy import stats
 from chemscale.scaling import verdict
 from chemscale.scaling.bootstrap import Draws, Noise
 from chemscale.scaling.fit import Fit, Flags, fit, solve
-from chemscale.scaling.law import Array, Law
+from chemscale.scaling.law import Array, Index, Law
 
 MIN_DOF = 3
 CURVE_POINTS = 33
@@ -59,7 +59,8 @@ class Estimate:
         lack_of_fit_p: p-value of the form against the noise of replicates; None where untested.
         reasons: of a refusal; empty where the fit is accepted.
         notes: what a reader of the interval has to know.
-        samples: the resampled parameters, [R, p] in the order of `law.parameters`.
+        samples: the resampled parameters, [R, p] in the order of `law.parameters`, of resamples that have a fit.
+        kept: which of the resamples those are, [R].
     """
 
     law: Law
@@ -70,6 +71,7 @@ class Estimate:
     reasons: tuple[verdict.Reason, ...]
     notes: tuple[str, ...]
     samples: Array = field(repr=False)
+    kept: Index = field(repr=False)
 
     @property
     def verdict(self) -> str:
@@ -86,7 +88,7 @@ class Estimate:
             return x, loss, np.full_like(x, np.nan), np.full_like(x, np.nan)
         columns = dict(zip(self.law.parameters, self.samples.T[:, :, None], strict=True))
         floor = columns["E"] if self.law.floor else 0.0
-        lows, highs = _quantiles(floor + columns["A"] * x ** -columns["beta"], self.level)
+        lows, highs = quantiles(floor + columns["A"] * x ** -columns["beta"], self.level)
         return x, loss, lows, highs
 
 
@@ -107,7 +109,7 @@ def estimate(law: Law, points: Points, noise: Noise, draws: Draws, level: float)
     if count < size + (not replicates) or any(found < 2 for found in values.values()):
         if not reasons:
             reasons = [verdict.Reason("too_few_points", f"{count} points for {size} parameters", "run more")]
-        return Estimate(law, None, {}, level, None, tuple(reasons), (), np.empty((0, size)))
+        return Estimate(law, None, {}, level, None, tuple(reasons), (), np.empty((0, size)), np.empty(0, np.int64))
     fitted = fit(law, points.axes, points.loss, points.runs**-0.5)
     reasons += verdict.check_fit(fitted)
     notes: list[str] = []
@@ -141,16 +143,16 @@ def estimate(law: Law, points: Points, noise: Noise, draws: Draws, level: float)
         )
         reasons += verdict.check_structure(*_curvature(fitted))
     intervals = {}
-    samples = samples[converged]
+    kept, samples = np.flatnonzero(converged), samples[converged]
     if len(samples):
-        lows, highs = _quantiles(samples, level)
+        lows, highs = quantiles(samples, level)
         intervals = {
             name: (float(low), float(high)) for name, low, high in zip(law.parameters, lows, highs, strict=True)
         }
         reasons += verdict.check_intervals(fitted, intervals, level, 1 - float(converged.mean()))
     else:
         reasons.append(verdict.Reason("bootstrap_failures", "no resample has a fit", "choose a simpler form"))
-    return Estimate(law, fitted, intervals, level, p_value, tuple(reasons), tuple(notes), samples)
+    return Estimate(law, fitted, intervals, level, p_value, tuple(reasons), tuple(notes), samples, kept)
 
 
 def _resample(fitted: Fit, spread: Array, draws: Draws) -> tuple[Array, Array, Flags]:
@@ -161,7 +163,7 @@ def _resample(fitted: Fit, spread: Array, draws: Draws) -> tuple[Array, Array, F
     return problem.scale.parameters(problem.law, batch.theta), batch.rss, batch.converged
 
 
-def _quantiles(values: Array, level: float) -> tuple[Array, Array]:
+def quantiles(values: Array, level: float) -> tuple[Array, Array]:
     """The ends of the central interval; the k-th of R values stands at k/(R+1), which covers exactly in expectation."""
     tail = (1 - level) / 2
     low, high = np.quantile(values, [tail, 1 - tail], axis=0, method="weibull")

@@ -1,9 +1,8 @@
 """The laws of a study: which fits are made of its cells, and the tables that hold them.
 
 Per family L(N) at the largest subset, L(D) at each size, L(N, D) on the whole grid and L(C) along the compute frontier,
-with and without an irreducible loss; always of the test loss, always under one protocol. N is the column
-`num_params_non_embedding`, D `tokens_unique` or `frames_unique`, C `flops_full`. A design point is (size, num_samples);
-its loss is the mean over its seeds.
+with and without an irreducible loss; always of the test loss, always under one protocol. `design` tells what the axes
+and the design points are.
 """
 
 from __future__ import annotations
@@ -17,17 +16,16 @@ import numpy as np
 import pandas as pd
 
 from chemscale.errors import RecordError
-from chemscale.families import LANGUAGE
 from chemscale.io import read_json, read_parquet, write_parquet
-from chemscale.scaling.bootstrap import Draws, Noise, cluster_shifts, draw, pooled_noise
+from chemscale.scaling.contrasts import CONTRAST_COLUMNS, contrast_table
+from chemscale.scaling.design import METRIC, Design, design
 from chemscale.scaling.effects import CONTROL_COLUMNS, SLOPE_COLUMNS, control_table, local_slopes
 from chemscale.scaling.estimate import Estimate, Points, estimate
 from chemscale.scaling.law import LAWS, Array
 from chemscale.scaling.verdict import Reason
 
-__all__ = ["FIT_COLUMNS", "control_table", "fit_study", "local_slopes", "write"]
+__all__ = ["FIT_COLUMNS", "contrast_table", "control_table", "fit_study", "local_slopes", "write"]
 
-METRIC = "test_loss"
 SAME_COMPUTE = 1.25  # cells whose FLOPs differ by less are compared as of one compute
 PARAMETERS = ("E", "A", "alpha", "B", "beta")
 
@@ -62,19 +60,6 @@ FIT_COLUMNS: dict[str, str] = {
 
 
 @dataclass(frozen=True)
-class _Family:
-    """The cells of one family, by design point."""
-
-    name: str
-    cells: pd.DataFrame  # usable cells; column `point` is the index of the row in `points`
-    points: pd.DataFrame  # a row per design point: size, num_samples, N, D, C, loss, runs
-    unusable: list[str]  # cells without a loss, with the reason
-    protocols: list[str]
-    noise: Noise
-    draws: Draws
-
-
-@dataclass(frozen=True)
 class _Plan:
     """One set of design points to be fitted: `forms` along `axis`, with `at` held; `why` the others are left out."""
 
@@ -106,7 +91,7 @@ def fit_study(
         raise RecordError("fit the study's cells", f"the control {found} among them", "gather the study again")
     rows: list[dict[str, Any]] = []
     for name in sorted(cells["family"].unique()):
-        family = _family(name, cells[cells["family"] == name], clusters, settings)
+        family = design(name, cells[cells["family"] == name], clusters, settings)
         for plan in _plans(family):
             rows += [_row(family, plan, form, settings) for form in plan.forms]
     frame = pd.DataFrame(rows, columns=list(FIT_COLUMNS))
@@ -114,45 +99,7 @@ def fit_study(
     return frame.astype({column: kinds[kind] for column, kind in FIT_COLUMNS.items() if kind in kinds})
 
 
-def _family(name: str, cells: pd.DataFrame, clusters: pd.DataFrame, settings: Mapping[str, Any]) -> _Family:
-    loss = cells[METRIC].to_numpy(float)
-    usable = np.isfinite(loss) & (loss > 0)
-    unusable = [
-        f"{cell}: {METRIC} is {value:.6g}" for cell, value in zip(cells["cell"][~usable], loss[~usable], strict=True)
-    ]
-    cells = cells[usable].reset_index(drop=True)
-    distinct = "tokens_unique" if (cells["domain"] == LANGUAGE).all() else "frames_unique"
-    values = pd.DataFrame(
-        {
-            "size": cells["size"],
-            "num_samples": cells["num_samples"].astype(int),
-            "N": cells["num_params_non_embedding"].astype(float),
-            "D": cells[distinct].astype(float),
-            "C": cells["flops_full"].astype(float),
-            "loss": cells[METRIC].astype(float),
-        }
-    )
-    grouped = values.groupby(["size", "num_samples"], as_index=False)
-    points = grouped.agg(N=("N", "mean"), D=("D", "mean"), C=("C", "mean"), loss=("loss", "mean"), runs=("N", "size"))
-    points = points.sort_values(["N", "num_samples", "size"], ignore_index=True)
-    index = {key: at for at, key in enumerate(zip(points["size"], points["num_samples"], strict=True))}
-    of_cell = np.array([index[key] for key in zip(values["size"], values["num_samples"], strict=True)], np.int64)
-    resamples, seed = int(settings["resamples"]), int(settings["seed"])
-    shifts = None
-    if len(clusters) and len(cells):
-        shifts = cluster_shifts(cells, clusters, of_cell, resamples, seed)
-    return _Family(
-        name=name,
-        cells=cells.assign(point=of_cell),
-        points=points,
-        unusable=unusable,
-        protocols=sorted(cells["protocol"].unique()),
-        noise=pooled_noise(np.log(values["loss"].to_numpy()), of_cell),
-        draws=draw(len(points), resamples, seed, name, shifts),
-    )
-
-
-def _plans(family: _Family) -> list[_Plan]:
+def _plans(family: Design) -> list[_Plan]:
     points = family.points
     if points.empty:
         return []
@@ -201,7 +148,7 @@ def frontier(points: pd.DataFrame) -> list[int]:
     return chosen
 
 
-def _row(family: _Family, plan: _Plan, form: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _row(family: Design, plan: _Plan, form: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     law, level = LAWS[form], float(settings["level"])
     chosen = family.points.iloc[plan.points]
     columns = ("N", "D") if plan.axis == "ND" else (plan.axis,)
@@ -274,18 +221,19 @@ def _fitted(found: Estimate, axes: Mapping[str, Array]) -> dict[str, Any]:
 
 
 def write(root: Path) -> None:
-    """Write tables/fits.parquet, tables/control_effects.parquet and tables/slopes.parquet of a gathered study."""
+    """Write tables/fits.parquet, contrasts, control_effects and slopes of a gathered study."""
     import pyarrow as pa
 
     tables = Path(root) / "tables"
     cells, controls, clusters = (
         read_parquet(tables / f"{name}.parquet").to_pandas() for name in ("cells", "controls", "test_clusters")
     )
-    settings = read_json(Path(root) / "config.json")["config"]["fits"]
+    config = read_json(Path(root) / "config.json")["config"]
     kinds = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
     kinds |= {f"list<{name}>": pa.list_(kind) for name, kind in kinds.items()}
     for name, frame, columns in (
-        ("fits", fit_study(cells, clusters, controls, settings), FIT_COLUMNS),
+        ("fits", fit_study(cells, clusters, controls, config["fits"]), FIT_COLUMNS),
+        ("contrasts", contrast_table(cells, clusters, config["contrasts"], config["fits"]), CONTRAST_COLUMNS),
         ("control_effects", control_table(cells, controls), CONTROL_COLUMNS),
         ("slopes", local_slopes(cells), SLOPE_COLUMNS),
     ):

@@ -26,7 +26,8 @@ class Reason:
 
     Attributes:
         code: one of too_few_values, too_few_points, narrow_range, mixed_protocols, mixed_axis,
-            not_converged, on_bound, not_falling, wide_interval, bootstrap_failures, lack_of_fit.
+            not_converged, on_bound, not_falling, wide_interval, bootstrap_failures, lack_of_fit; of a contrast also
+            too_few_subsets, too_few_replicates.
         found: the finding, in numbers.
         mend: what to run or change.
     """

@@ -10,9 +10,9 @@ from chemscale.gathering import tables
 @pytest.fixture
 def record():
     return {
-        "schema_version": 1, "cell": "cells/x", "settings": {}, "level": 0.9, "resamples": 200, "seed": 0,
+        "schema_version": 2, "cell": "cells/x", "settings": {}, "level": 0.9, "resamples": 200, "seed": 0,
         "config_digest": "", "data_digest": "", "subset_digest": "", "weights_sha256": "", "code_digest": "",
-        "versions": {}, "generation": None, "probe": {},
+        "versions": {}, "generation": None, "probe": {}, "dynamics": None,
         "results": [result("probe", "gap_mae", "trained", 1.5, (1.0, 2.0), "eV"),
                     result("probe", "gap_r2", "trained", None, None, "1", "no spread")],
     }  # fmt: skip
@@ -21,7 +21,7 @@ def record():
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        ({"schema_version": 2}, "no evaluation of this schema"),
+        ({"schema_version": 1}, "no evaluation of this schema"),
         ({"more": 1}, "no evaluation of this schema"),
         ({"level": "high"}, "level = 'high'"),
         ({"settings": None}, "settings = None"),

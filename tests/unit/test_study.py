@@ -76,7 +76,7 @@ def with_engine(monkeypatch, tmp_path):
         family["training"]["batch_tokens"] = batch_tokens
         family["sizes"] = {"w1024": {"layers": 24, "width": 1024, "heads": 16}}
         family["grid"] = [{"sizes": ["w1024"], "num_samples": [25]}]
-        for other in ("controls", "evaluate"):
+        for other in ("controls", "contrasts", "evaluate"):
             values.pop(other, None)
         path = tmp_path / "study.yaml"
         path.write_text(yaml.safe_dump(values))
@@ -134,7 +134,7 @@ def with_training(monkeypatch):
         family["protocol"] = {"kind": "one_pass"}
         family["training"] |= training
         family["grid"] = [{"sizes": ["w8"], "num_samples": [4000, 16000, 8000]}]
-        for other in ("controls", "evaluate", "waived"):
+        for other in ("controls", "contrasts", "evaluate", "waived"):
             values.pop(other, None)
         values["families"] = {"chemgpt": family}
         return study_of(StudyConfig.model_validate(values), SMOKE)

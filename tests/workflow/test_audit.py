@@ -122,6 +122,32 @@ def _interval(study):
     edit_column(study / "tables" / "fits.parquet", "beta_low", lambda lows: [low and low + 1e-4 for low in lows])
 
 
+def _contrast(study):
+    edit_column(study / "tables" / "contrasts.parquet", "low", lambda lows: [low and low + 1e-4 for low in lows])
+
+
+def _contrast_without_correction(study):
+    """The intervals of secondary contrasts given at the nominal level."""
+    path = study / "tables" / "contrasts.parquet"
+    nominal = read_parquet(path)["level_nominal"].to_pylist()
+    edit_column(path, "level", lambda levels: nominal)
+
+
+def _primary_after_all(study):
+    """A secondary contrast made the primary one when its result was seen."""
+    edit_json(
+        study / "config.json",
+        lambda config: config["config"]["contrasts"]["wider"].update(role="primary"),
+    )
+
+
+def _contrast_lost(study):
+    page = study / "report" / "index.html"
+    text = page.read_text()
+    found = re.search(r'<span data-table="contrasts"[^>]*data-column="high">[^<]*</span>', text)
+    page.write_text(text.replace(found.group(0), ""))
+
+
 def _accepted(study):
     edit_column(study / "tables" / "fits.parquet", "verdict", lambda verdicts: ["accepted"] * len(verdicts))
 
@@ -381,6 +407,10 @@ def _row_of_an_evaluation(study):
         (_exponent, "fits", "column beta"),
         (_interval, "fits", "column beta_low"),
         (_accepted, "fits", "column verdict"),
+        (_contrast, "fits", "column low"),
+        (_contrast_without_correction, "fits", "row wider/exponent_data, column level"),
+        (_primary_after_all, "fits", "row wider/exponent_data, column role"),
+        (_contrast_lost, "page", "contrasts, "),
         (_page, "page", "column test_loss"),
         (_number_lost, "page", "is not on the page"),
         (_moved_molecule, "data", "its group's hash says test"),

@@ -61,6 +61,7 @@ rule fits:
         fits=f"{ROOT}/tables/fits.parquet",
         controls=f"{ROOT}/tables/control_effects.parquet",
         slopes=f"{ROOT}/tables/slopes.parquet",
+        contrasts=f"{ROOT}/tables/contrasts.parquet",
     log:
         f"{ROOT}/logs/fits.log",
     benchmark:

@@ -1,4 +1,4 @@
-"""Laws, control effects and local slopes."""
+"""Laws, control effects, local slopes and contrasts."""
 
 from pathlib import Path
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from chemscale.evaluation.measures import results_of
-from chemscale.evaluations import write_evaluation
+from chemscale.evaluations import SCHEMA_VERSION, SPEED, SPEED_COLUMNS, write_evaluation
 from chemscale.gathering import gather_study
 from chemscale.grid import Cell, protocol_label
 from chemscale.io import write_json, write_parquet
@@ -62,6 +62,12 @@ controls:
     family: chemgpt
     protocol: {kind: equal_steps, steps: 1800}
     grid: [{sizes: [w40], num_samples: [250, 8000]}]
+contrasts:
+  width: {role: primary, between: [{family: chemgpt, size: w40}, {family: chemgpt, size: w8}]}
+  waived: {role: primary, between: [{family: painn, size: w32}, {family: painn, size: w8}]}
+  middle: {role: secondary, between: [{family: chemgpt, size: w16}, {family: chemgpt, size: w40}]}
+  narrow: {role: secondary, between: [{family: chemgpt, size: w8}, {family: chemgpt, size: w16}]}
+  architecture: {role: secondary, between: [{family: schnet, size: w64}, {family: painn, size: w32}]}
 evaluate:
   chemgpt:
     grid: [{sizes: [w8, w16, w40], num_samples: [8000]}]
@@ -146,7 +152,7 @@ def evaluation_of(cell: Cell, asked: dict[str, Any]) -> dict[str, Any]:
         }
 
     record: dict[str, Any] = {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "cell": cell.path,
         "settings": asked,
         "level": 0.9,
@@ -175,6 +181,7 @@ def evaluation_of(cell: Cell, asked: dict[str, Any]) -> dict[str, Any]:
             "rejected": {"scf_failed": 1},
             "source": {},
         },
+        "dynamics": None,
     }
     return record | {"results": results_of(record)}
 
@@ -221,6 +228,7 @@ def build(root: Path, study: dict[str, Any]) -> None:
         )
         if cell.path in study["evaluated"]:
             write_evaluation(root / cell.path / "evaluation.json", evaluation_of(cell, study["evaluated"][cell.path]))
+            write_json(root / cell.path / SPEED, dict.fromkeys(SPEED_COLUMNS))
     for name, data in study["data"].items():
         unit = "tokens" if data["domain"] == "language" else "frames"
         splits = {

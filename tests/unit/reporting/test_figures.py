@@ -21,6 +21,7 @@ def test_every_family_has_its_figures(planted: Path) -> None:
         assert {f"{family}_{what}" for what in ("data", "parameters", "compute")} <= names
     assert {"chemgpt_joint_residuals", "chemgpt_control", "equal_steps", "potentials_parameters"} <= names
     assert {"chemgpt_probe_gap", "chemgpt_probe_dipole", "chemgpt_distances"} <= names
+    assert "contrasts" in names
     assert "schnet_control" not in names
     assert {path.name for path in (planted / "figures").iterdir()} == {
         f"{name}.{kind}" for name in names for kind in ("svg", "png")
@@ -49,6 +50,19 @@ def test_a_refused_law_is_not_drawn_and_the_legend_says_so(planted: Path) -> Non
             assert (label == f"{size}: law refused") == (at not in drawn)
         assert path.read_text().count("fill-opacity: 0.16") == len(drawn)
     assert verdicts == {"accepted", "refused"}
+
+
+def test_contrasts_tell_role_level_and_refusals(planted: Path) -> None:
+    rows = read_parquet(planted / "tables" / "contrasts.parquet").to_pylist()
+    drawn = [row for row in rows if row["form"] is not None and row["verdict"] == "accepted"]
+    found = texts(planted / "figures" / "contrasts.svg")
+    for row in drawn:
+        form = "power law" if row["form"] == "power" else "floor E"
+        assert f"{row['role']}, {form}, {100 * row['level']:.4g} %" in found
+    assert {row["role"] for row in drawn} == {"primary", "secondary"}
+    refused = {row["contrast"] for row in rows} - {row["contrast"] for row in drawn}
+    assert refused
+    assert {f"{name} (refused)" for name in refused} <= set(found)
 
 
 def test_a_figure_has_the_same_bytes_every_time(planted: Path, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from chemscale.errors import RecordError
 from chemscale.io import read_json, read_parquet, write_json
 from chemscale.reporting.figures import draw_all
 from chemscale.reporting.markup import inline_svg
-from chemscale.reporting.page import cell_columns, reason_parts, render, write_page
-from chemscale.reporting.results import load_results
+from chemscale.reporting.page import cell_columns, contrast_reading, primary_findings, reason_parts, render, write_page
+from chemscale.reporting.results import Contrast, Row, load_results
 from chemscale.units import format_number
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -24,6 +24,7 @@ KEYS = {
     "fits": "fit_id",
     "control_effects": "effect_id",
     "slopes": "slope_id",
+    "contrasts": "contrast_id",
     "data": "name",
     "passport": "entry",
     "evaluation": "entry",
@@ -215,7 +216,7 @@ def only_a_few_runs(config: dict[str, Any]) -> None:
     for name in ("chemgpt", "painn"):
         del config["families"][name]
     config["families"]["schnet"]["grid"] = [{"sizes": ["w16", "w64"], "num_samples": [64, 256]}]
-    config["controls"], config["waived"], config["evaluate"] = {}, [], {}
+    config["controls"], config["contrasts"], config["waived"], config["evaluate"] = {}, {}, [], {}
 
 
 def a_family_without_cells(config: dict[str, Any]) -> None:
@@ -262,6 +263,9 @@ def test_hostile_names_are_text(tmp_path: Path, study: Callable[..., Path]) -> N
             cell["study"] = hostile
             if cell["size"] == "w40":
                 cell["size"] = hostile
+        for contrast in resolved["config"]["contrasts"].values():
+            for side in contrast["between"]:
+                side["size"] = hostile if side["size"] == "w40" else side["size"]
         resolved["evaluated"] = {
             path.replace("/w40/", f"/{hostile}/"): asked for path, asked in resolved["evaluated"].items()
         }
@@ -274,6 +278,78 @@ def test_hostile_names_are_text(tmp_path: Path, study: Callable[..., Path]) -> N
     assert hostile in page.text
     assert hostile in page.svg_text
     assert not any(name.startswith("on") for _, name, _ in page.attributes)
+
+
+def contrast(first: str, second: str, role: str = "primary", **intervals: tuple[float, float] | None) -> Contrast:
+    """A contrast of two families whose quantities have these intervals; those that are not named are refused."""
+    rows = {}
+    for quantity in ("exponent_data", "exponent_data_offset", "log_loss_mean", "log_loss_largest"):
+        low, high = intervals.get(quantity) or (None, None)
+        values = {"role": role, "quantity": quantity, "low": low, "high": high}
+        values |= {"family_first": first, "family_second": second, "size_first": "small", "size_second": "large"}
+        values |= {"form": "offset" if "offset" in quantity else "power"}
+        values |= {"verdict": "refused" if low is None else "accepted"}
+        values |= {"excludes_zero": None if low is None or high is None else low > 0 or high < 0}
+        rows[quantity] = Row("contrasts", values)
+    return Contrast("x", rows)
+
+
+def test_what_a_contrast_says() -> None:
+    found = contrast(
+        "painn_scalar", "painn", exponent_data=(0.1, 0.2), exponent_data_offset=(-0.1, 0.2), log_loss_mean=(-0.3, -0.1),
+        log_loss_largest=(-0.1, 0.1),
+    )  # fmt: skip
+    assert found.symmetry
+    text = contrast_reading(found)
+    assert text.startswith("PaiNN large against PaiNN without vectors small: as a power law, its loss falls faster")
+    assert "above a floor E, no difference of the exponents shows: the interval holds 0" in text
+    assert "over the subsets its loss is lower; at the largest one the losses cannot be told apart." in text
+    assert not re.search(r"[1-9]|\d\.", text)
+    refused = contrast("schnet", "painn", log_loss_mean=(0.1, 0.2), log_loss_largest=(0.1, 0.3))
+    assert not refused.symmetry
+    text = contrast_reading(refused)
+    assert "no difference of the exponents can be given" in text
+    assert "over the subsets and at the largest one its loss is higher." in text
+    slower = contrast("painn", "painn", exponent_data_offset=(-0.2, -0.1))
+    assert not slower.symmetry
+    assert "above a floor E, its loss falls more slowly with data: the interval leaves out 0." in contrast_reading(
+        slower
+    )
+    assert [sentence.split(" of ")[0] for sentence in primary_findings([found, refused, slower])] == [
+        "The exponents over data",
+        "The exponents over data",
+    ]
+    assert "cannot be compared" in primary_findings([refused])[0]
+    assert "does not show that there is none" in primary_findings([contrast("a", "b", exponent_data=(-1, 1))])[0]
+    assert primary_findings([]) == []
+
+
+def test_contrasts_stand_with_their_correction(planted: Path, page: Page) -> None:
+    rows = {row["contrast_id"]: row for row in read_parquet(planted / "tables" / "contrasts.parquet").to_pylist()}
+    assert {row["verdict"] for row in rows.values()} == {"accepted", "refused"}
+    assert {row["role"]: row["comparisons"] for row in rows.values()} == {"primary": 2, "secondary": 3}
+    shown = {(row, column): text for table, row, column, text in page.spans if table == "contrasts"}
+    for name, row in rows.items():
+        assert shown[name, "value"] == ("–" if row["verdict"] == "refused" else format_number(row["value"], "value"))
+        assert shown[name, "level"] == format_number(row["level"], "level")
+        assert ((name, "low") in shown) == (row["verdict"] == "accepted")
+        for reason in row["reasons"]:
+            assert reason_parts(reason)[1] in page.text
+    section = page.text[page.text.index("Comparisons that the config names") :]
+    assert section.index("Primary contrasts") < section.index("Secondary contrasts")
+    for words in ("Bonferroni", "few seeds", "does not show that two numbers are equal", "these subsets"):
+        assert words in section
+    for reason in ("too few subsets", "too few replicates"):
+        assert reason in section
+    assert ("a", "href", "#contrasts") in page.attributes
+
+
+def test_a_study_without_contrasts_says_nothing_of_them(tmp_path: Path, study: Callable[..., Path]) -> None:
+    root = study(tmp_path, only_a_few_runs)
+    text = render(root)
+    assert read_parquet(root / "tables" / "contrasts.parquet").num_rows == 0
+    assert "contrasts" not in text.lower()
+    assert not (root / "figures" / "contrasts.svg").exists()
 
 
 @pytest.mark.parametrize(
