@@ -52,7 +52,8 @@ def write_rows(file: str, rows: list[dict[str, Any]]) -> None:
     write_json(path, kept + rows)
     for row in rows:
         ratio = "" if row["ratio"] is None else f", {row['ratio']} times {row['peer']}"
-        print(f"{row['what']} ({row['case']}): {row['ours']:,} {row['unit']}{ratio}", flush=True)
+        value, of = (row["ours"], "") if row["ours"] is not None else (row["theirs"], f" by {row['peer']}")
+        print(f"{row['what']} ({row['case']}){of}: {value:,} {row['unit']}{ratio}", flush=True)
 
 
 def _name(row: dict[str, Any]) -> tuple[Any, ...]:
