@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from chemscale.inference.calculator import ChemscaleCalculator
 
 __version__ = "0.1.0"
 
@@ -26,14 +28,19 @@ def load_cells(root: str | Path) -> pd.DataFrame:
     return cells
 
 
-def calculator(cell_or_export_dir: str | Path) -> NoReturn:
-    """An ASE calculator of a finished potential cell: not there yet.
+def calculator(cell_or_export_dir: str | Path, **options: Any) -> ChemscaleCalculator:
+    """An ASE calculator of a finished potential cell, or of a folder that `chemscale export --to ase` wrote.
+
+    Energies are eV, forces eV/angstrom, stress eV/angstrom^3; totals and references are summed in float64.
+
+    Args:
+        cell_or_export_dir: such as "results/STUDY/cells/painn/w32/n1024/seed0".
+        options: charge, spin, dtype, compiled and threads, see `chemscale.inference.calculator`.
 
     Raises:
-        InputError: always, until a version has it.
+        InputError: the folder holds no potential.
+        RecordError: its weights are missing or changed.
     """
-    from chemscale.errors import InputError
+    from chemscale.inference.calculator import ChemscaleCalculator
 
-    raise InputError(
-        f"chemscale.calculator({str(cell_or_export_dir)!r})", "a function that is not there yet", "see CHANGELOG.md"
-    )
+    return ChemscaleCalculator(cell_or_export_dir, **options)

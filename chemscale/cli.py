@@ -137,10 +137,13 @@ def _audit_text(result: dict[str, Any]) -> str:
 def export(
     cell: Annotated[Path, typer.Argument(help="A finished cell's folder.")],
     out: Annotated[Path, typer.Argument(help="The folder to write.")],
-    to: Annotated[str, typer.Option("--to", help="hf: a folder for Hugging Face's transformers.")] = "hf",
+    to: Annotated[
+        str,
+        typer.Option("--to", help="hf: a language model for transformers; ase: a potential for chemscale.calculator."),
+    ] = "hf",
     as_json: _Json = False,
 ) -> None:
-    """A folder that transformers loads: the model, its tokenizer, and a card that says where it comes from."""
+    """A folder that transformers or chemscale.calculator loads: the model, and a card that says where it comes from."""
     from chemscale.inference.export import export as export_cell
 
     _show(export_cell(cell, out, to), as_json, lambda done: f"{done['cell']} written to {done['folder']}")

@@ -35,6 +35,7 @@ class Family:
     The frames that train it are turned at random where it is `turned`: no symmetry under rotations is built into it.
     `architecture` is the family whose model it is, with a knob held: symmetry is an axis of its own, and laws along the
     capacity need a family for each step of it.
+    An `electronic` one takes a structure's charge and spin.
     `capacity` names the knob along which a learning-rate rule scales. The width of a head is a multiple of `head_step`.
     """
 
@@ -47,6 +48,7 @@ class Family:
     head_step: int = 1
     turned: bool = False
     architecture: str = ""
+    electronic: bool = False
 
 
 LANGUAGE, POTENTIALS = "language", "potentials"
@@ -121,6 +123,7 @@ FAMILIES: dict[str, Family] = {
             "models/spookynet",
             _SPOOKYNET_KNOBS,
             ("models/d4_tables.safetensors", "models/dispersion"),
+            electronic=True,
         ),
     )
 }

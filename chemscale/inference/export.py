@@ -1,17 +1,23 @@
-"""A finished language cell as a folder for Hugging Face's transformers, with a card that says where it comes from."""
+"""A finished cell as a folder for another program, with a card that says where it comes from.
+
+A language model for Hugging Face's transformers; a potential for `chemscale.calculator`, with what that reads of a cell
+and nothing else.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from chemscale.data.tokenizer import Tokenizer
 from chemscale.errors import InputError
-from chemscale.families import LANGUAGE
+from chemscale.families import LANGUAGE, LOSS_UNITS, POTENTIALS
 from chemscale.inference import hugging_face
 from chemscale.inference.finished import FinishedCell, finished_cell
 from chemscale.inference.language import load_weights
-from chemscale.io import read_json
+from chemscale.io import read_json, write_text
+from chemscale.models import weights
 from chemscale.units import format_number
 
 _ARCHITECTURE = {"chemgpt": "GPT-Neo's", "chemgpt_modern": "Llama's with tied embeddings"}
@@ -20,36 +26,45 @@ _ARCHITECTURE = {"chemgpt": "GPT-Neo's", "chemgpt_modern": "Llama's with tied em
 def export(folder: Path, out: Path, to: str) -> dict[str, Any]:
     """Write a finished cell's model to a folder that another program loads; returns where and what.
 
+    Args:
+        folder: the cell's.
+        out: a new folder.
+        to: hf (a language model for transformers) or ase (a potential for `chemscale.calculator`).
+
     Raises:
-        InputError: there is no finished language cell, the target is not known, or `out` holds other files.
+        InputError: there is no finished cell of the target's domain, the target is not known, or `out` holds files.
         RecordError: the weights are missing or changed.
     """
-    if to != "hf":
-        raise InputError(f"export to {to!r}", "no such target yet", "name hf")
-    found = finished_cell(folder, LANGUAGE)
+    if to not in ("hf", "ase"):
+        raise InputError(f"export to {to!r}", "no such target", "name hf (language models) or ase (potentials)")
+    found = finished_cell(folder, LANGUAGE if to == "hf" else POTENTIALS)
     if out.exists() and any(out.iterdir()):
         raise InputError(f"export to {out}", "a folder that is not empty", "name a new one")
+    if to == "ase":
+        state, spec = weights.load(folder / "checkpoint")
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / "README.md", _card_of_potential(found, spec))
+        weights.save(out, state, spec)
+        return {"folder": str(out), "cell": found.cell.path, "validation_loss": found.metrics["val_loss"]}
     tokenizer = Tokenizer.load(found.data / "tokenizer.json")
     hugging_face.save(load_weights(found, len(tokenizer)), tokenizer, out, _card(found))
     return {"folder": str(out), "cell": found.cell.path, "validation_loss": found.metrics["val_loss"]}
 
 
-def _card(found: FinishedCell) -> str:
-    """The model card: what the model is, what it was trained on, and how well it does."""
+def _rows(found: FinishedCell, unit: str, *own: tuple[str, str]) -> str:
+    """The table of a card: what any cell has, and `own` of its domain."""
     cell, metrics = found.cell, found.metrics
-    passport = read_json(found.data / "passport.json")
     provenance = read_json(found.folder / "provenance.json")
-    source = passport["source"]
-    rows = "\n".join(
+    return "\n".join(
         f"| {name} | {value} |"
         for name, value in (
             ("parameters without embeddings", format_number(metrics["num_params_non_embedding"], "N")),
             ("all parameters", format_number(metrics["num_params"], "N")),
-            ("training molecules", f"{cell.num_samples:,} (seed {cell.seed})"),
-            ("distinct tokens, tokens seen", f"{metrics['tokens_unique']:,}, {metrics['tokens_seen']:,}"),
+            ("training samples", f"{cell.num_samples:,} (seed {cell.seed})"),
             ("protocol, steps", f"{metrics['protocol']}, {metrics['steps']:,}"),
-            ("validation loss", f"{metrics['val_loss']:.6f} nats per token"),
-            ("test loss", f"{metrics['test_loss']:.6f} nats per token"),
+            ("validation loss", f"{metrics['val_loss']:.6f} {unit}"),
+            ("test loss", f"{metrics['test_loss']:.6f} {unit}"),
+            *own,
             ("digest of the data", f"`{metrics['data_digest']}`"),
             ("digest of the training subset", f"`{metrics['subset_digest']}`"),
             ("digest of the settings", f"`{metrics['config_digest']}`"),
@@ -57,6 +72,55 @@ def _card(found: FinishedCell) -> str:
             ("versions", ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())),
         )
     )
+
+
+def _source(found: FinishedCell) -> str:
+    """Where the training data come from, and under which licence."""
+    source = read_json(found.data / "passport.json")["source"]
+    head = (
+        f"Training data: {source['name']} {source.get('version', '')}, licence {source.get('licence', 'not stated')}."
+    )
+    return f"{head}\n{source.get('citation', '')}"
+
+
+def _card_of_potential(found: FinishedCell, spec: Mapping[str, Any]) -> str:
+    """The card of a potential: what it is, what it was trained on, how well it does, and how to load it."""
+    from ase.data import chemical_symbols
+
+    cell, metrics = found.cell, found.metrics["test_metrics"]
+    elements = ", ".join(chemical_symbols[number] for number in spec["species"])
+    rows = _rows(
+        found,
+        LOSS_UNITS[cell.domain],
+        ("test energy MAE", f"{metrics['energy_mae']:.6f} meV/atom"),
+        ("test force RMSE", f"{metrics['force_rmse']:.6f} meV/angstrom per component"),
+        ("elements", elements),
+        ("size", ", ".join(f"{name} {value}" for name, value in cell.knobs.items())),
+    )
+    return f"""# {cell.family} {cell.size}, {cell.num_samples:,} frames, seed {cell.seed}
+
+An interatomic potential, trained by chemscale as the cell `{cell.path}` of the study `{cell.study}`. Energies are eV,
+lengths angstrom; a total energy holds the reference energies of the atoms, fitted to the training frames.
+
+| | |
+|---|---|
+{rows}
+
+{_source(found)}
+
+```python
+import chemscale
+
+atoms.calc = chemscale.calculator(".")
+```
+"""
+
+
+def _card(found: FinishedCell) -> str:
+    """The card of a language model: what it is, what it was trained on, and how well it does."""
+    cell, metrics = found.cell, found.metrics
+    tokens = f"{metrics['tokens_unique']:,}, {metrics['tokens_seen']:,}"
+    rows = _rows(found, LOSS_UNITS[cell.domain], ("distinct tokens, tokens seen", tokens))
     return f"""---
 library_name: transformers
 tags: [chemistry, molecules, selfies]
@@ -71,8 +135,7 @@ The tokenizer takes a SELFIES string and adds [CLS] and [SEP].
 |---|---|
 {rows}
 
-Training data: {source["name"]} {source.get("version", "")}, licence {source.get("licence", "not stated")}.
-{source.get("citation", "")}
+{_source(found)}
 {_policy(found)}
 
 ```python

@@ -32,9 +32,10 @@ ROWS = {
     "reporting": 5,
     "audit": 5,
     "cli": 6,
+    # the package's front: like the command line, it imports what a call needs when it is made
+    "__init__": 6,
 }
 FOUNDATION = {
-    "__init__",
     "catalogue",
     "errors",
     "units",

@@ -101,11 +101,3 @@ def test_package_imports_neither_torch_nor_pandas():
     code = "import sys, chemscale, chemscale.cli; print([m for m in ('torch', 'pandas', 'rdkit') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_calculator_says_that_it_is_not_there_yet():
-    import chemscale
-    from chemscale.errors import InputError
-
-    with pytest.raises(InputError, match="not there yet"):
-        chemscale.calculator("results/quickstart/cells/painn/w8/n64/seed0")
