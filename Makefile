@@ -2,6 +2,7 @@
 # make test   every test that CI runs, but for the scheduler's (make test-slurm)
 # make bench  times against other packages, into results/benchmarks/
 # make bench-accelerator  the largest models on one GPU, against its own matrix products
+# make bench-accuracy  potentials beside those that their authors' trainers train, on the same frames; hours, run by run
 # make test-scale  all of MOSES and ten million made molecules: the same bytes through kills, in bounded memory; an hour
 # make test-faults  a cell killed at random moments, and spread over ranks and stages of ZeRO: the same results; long
 # make test-memory  the model of a run's memory against the measured peaks of every rank; long
@@ -17,9 +18,12 @@ CONFIG ?= config.yaml
 
 BIN := .venv/bin
 STAMP := .venv/.set-up
+# potentials' peers have an environment of their own
+PEERS := .venv-peers
+PEERS_STAMP := $(PEERS)/.set-up
 EXTRAS := train,zero,data,study,workflow,test,dev
 
-.PHONY: run test check bench bench-accelerator test-scale test-faults test-memory test-slurm venv clean distclean
+.PHONY: run test check bench bench-accelerator bench-accuracy test-scale test-faults test-memory test-slurm venv clean distclean
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
@@ -36,10 +40,21 @@ check: $(STAMP)
 	bash -n .ci/run tests/slurm/cluster.sh
 
 # what only the peers of a benchmark take
-bench: $(STAMP)
+bench: $(STAMP) $(PEERS_STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(EXTRAS),bench]'
 	$(BIN)/python tests/benchmarks/prepare_molecules.py
 	$(BIN)/python tests/benchmarks/train_language.py
+	$(BIN)/python tests/benchmarks/potentials/run.py $(PEERS)/bin/python
+
+bench-accuracy: $(STAMP) $(PEERS_STAMP)
+	$(BIN)/python tests/benchmarks/accuracy/run.py $(PEERS)/bin/python
+
+# schnetpack declares a newer Python than it needs
+$(PEERS_STAMP): tests/peers/requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet $(TORCH_ARGS) -r tests/peers/requirements.txt
+	$(PEERS)/bin/python -m pip install --quiet --no-deps --ignore-requires-python schnetpack==2.2.0
+	touch $(PEERS_STAMP)
 
 bench-accelerator: $(STAMP)
 	$(BIN)/python tests/benchmarks/train_accelerator.py
@@ -80,4 +95,4 @@ clean:
 
 # the prepared data and the environment, too
 distclean: clean
-	rm -rf data .venv ./*.egg-info
+	rm -rf data .venv .venv-peers ./*.egg-info

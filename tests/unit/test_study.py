@@ -169,3 +169,11 @@ def test_cells_of_other_schedules_share_nothing(with_training, training):
     assert [cell.engine["shared_with"] for cell in study.cells] == [[], [], []]
     assert plan_study(study)["total"]["shared_flops"] == 0
     assert "done once" not in render(plan_study(study))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_study_that_comes_along_is_one(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    study = load_study(path)
+    assert study.name == path.stem
+    assert len(study.cells) == len({cell.path for cell in study.cells}) > 0
