@@ -171,9 +171,11 @@ def test_cells_of_other_schedules_share_nothing(with_training, training):
     assert "done once" not in render(plan_study(study))
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "studies").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_every_study_that_comes_along_is_one(path, monkeypatch):
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(path.parents[1])
     study = load_study(path)
     assert study.name == path.stem
     assert len(study.cells) == len({cell.path for cell in study.cells}) > 0
