@@ -28,6 +28,7 @@ _EAGER = {
 def packs(cells: Iterable[Cell], seconds: float = PACK_SECONDS) -> dict[str, list[Cell]]:
     """The cells in packs of one family each, balanced by estimated cost: {"painn-0": [cells], ...}.
 
+    Cells whose steps are machine code are in packs of one size, too: one process builds it, and none waits for it.
     Every cell that one process trains is in exactly one pack. The answer depends on the cells alone, not on their
     order. A pack takes about `seconds` at most, or is a single unit that takes longer: a cell, or the cells that share
     steps, by number of samples, so that each goes on from the one before. Within a pack the dearest units come first.
@@ -36,7 +37,8 @@ def packs(cells: Iterable[Cell], seconds: float = PACK_SECONDS) -> dict[str, lis
     for cell in cells:
         if cell.engine["ranks"] == 1:
             unit = cell.shared_path if cell.shares_steps else cell.path
-            families.setdefault(cell.family, {}).setdefault(unit, []).append(cell)
+            kind = f"{cell.family}-{cell.size}" if cell.engine["compiled"] else cell.family
+            families.setdefault(kind, {}).setdefault(unit, []).append(cell)
     found: dict[str, list[Cell]] = {}
     for family, units in sorted(families.items()):
         costs = {unit: sum(map(estimated_seconds, members)) for unit, members in units.items()}
