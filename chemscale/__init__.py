@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,19 +28,33 @@ def load_cells(root: str | Path) -> pd.DataFrame:
     return cells
 
 
-def calculator(cell_or_export_dir: str | Path, **options: Any) -> ChemscaleCalculator:
+def calculator(
+    cell_or_export_dir: str | Path,
+    *,
+    charge: int = 0,
+    spin: int = 0,
+    dtype: str = "float32",
+    compiled: bool = False,
+    threads: int = 1,
+) -> ChemscaleCalculator:
     """An ASE calculator of a finished potential cell, or of a folder that `chemscale export --to ase` wrote.
 
     Energies are eV, forces eV/angstrom, stress eV/angstrom^3; totals and references are summed in float64.
 
     Args:
         cell_or_export_dir: such as "results/STUDY/cells/painn/w32/n1024/seed0".
-        options: charge, spin, dtype, compiled and threads, see `chemscale.inference.calculator`.
+        charge: of the structure in e, for a family that knows it.
+        spin: its unpaired electrons, likewise.
+        dtype: float32, or float64 for vibrations and tight minima.
+        compiled: use machine code, which takes half a minute to build once for each size of a model.
+        threads: of the processor that machine code may use.
 
     Raises:
-        InputError: the folder holds no potential.
+        InputError: the folder holds no potential, or the potential knows neither charge nor spin.
         RecordError: its weights are missing or changed.
     """
     from chemscale.inference.calculator import ChemscaleCalculator
 
-    return ChemscaleCalculator(cell_or_export_dir, **options)
+    return ChemscaleCalculator(
+        cell_or_export_dir, charge=charge, spin=spin, dtype=dtype, compiled=compiled, threads=threads
+    )

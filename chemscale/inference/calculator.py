@@ -35,8 +35,8 @@ class ChemscaleCalculator(Calculator):
     """Energies in eV, forces in eV/angstrom and stress in eV/angstrom^3 of a trained potential.
 
     `outside_training` says whether the last structure is far outside of what training saw: two atoms nearer than 0.9 of
-    the smallest distance of their elements there, or two elements side by side that it never saw so. The first time, a
-    warning says it, too.
+    the smallest distance of their elements there, or two elements side by side that it never saw so. A warning says it,
+    too, once for each calculator.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 (as in ASE)
@@ -80,10 +80,15 @@ class ChemscaleCalculator(Calculator):
         self._predictor = Predictor(
             trained, dtype=getattr(torch, dtype), compiled=cache if compiled else None, threads=threads
         )
-        self._species, self._closest = trained.species, trained.closest
+        self._species = trained.species
+        # how near two elements may be: a pair that training never saw, nowhere within reach
+        self._limits = np.full((119, 119), self._predictor.reach)
+        for pair, distance in trained.closest.items():
+            one, other = map(int, pair.split("-"))
+            self._limits[[one, other], [other, one]] = min(_NEAR * distance, self._predictor.reach)
         self._charge, self._spin = charge, spin
         self._list: _NeighbourList | None = None
-        self.outside_training = False
+        self.outside_training = self._warned = False
 
     def calculate(
         self, atoms: Atoms | None = None, properties: Any = ("energy",), system_changes: Any = all_changes
@@ -91,28 +96,31 @@ class ChemscaleCalculator(Calculator):
         """Fill `results`; ASE calls it.
 
         Raises:
-            InputError: an element that training never saw, or a position that is no number.
+            InputError: an element that training never saw, a position that is no number, a periodic axis without a
+                cell vector, or atoms so near to each other that the energy is no number.
         """
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         structure: Any = self.atoms
         unseen = sorted(set(structure.numbers.tolist()) - set(self._species))
         if unseen:
-            raise InputError(
-                f"the energy of {structure.get_chemical_formula()}",
+            raise _refusal(
+                structure,
                 f"{', '.join(chemical_symbols[number] for number in unseen)}, which training never saw",
-                f"a structure of {', '.join(chemical_symbols[number] for number in self._species)}",
+                f"give a structure of {', '.join(chemical_symbols[number] for number in self._species)}",
             )
         if not np.isfinite(structure.positions).all() or not np.isfinite(structure.cell.array).all():
-            raise InputError(
-                f"the energy of {structure.get_chemical_formula()}", "a position that is no number", "mend it"
-            )
+            raise _refusal(structure, "a position or a cell vector that is no number", "mend it")
         if self._list is None or self._list.outdated(structure):
-            self._list = _NeighbourList(structure, self._predictor.reach + _SKIN)
+            if np.linalg.matrix_rank(structure.cell.array[structure.pbc]) < structure.pbc.sum():
+                raise _refusal(structure, "periodic axes without cell vectors of their own", "set them, or pbc=False")
+            self._list = _NeighbourList(structure, self._predictor.reach + _SKIN, self._limits)
         graph = self._graph(structure, self._list)
         energies, forces, of_edges = self._predictor.with_edges(graph)
         vectors, lengths = graph.vectors()
-        self._look_outside(structure, self._list.edges, lengths.numpy())
+        self._look_outside(structure, self._list, lengths.numpy())
         energy = float(energies[0])
+        if not np.isfinite(energy + float(forces.sum())):
+            raise _refusal(structure, "no number for it", "see that atoms are not in one place")
         self.results = {"energy": energy, "free_energy": energy, "forces": forces.double().numpy()}
         if of_edges is not None and structure.cell.rank == 3:
             virial = (vectors.double().T @ of_edges.double()).numpy()
@@ -129,7 +137,8 @@ class ChemscaleCalculator(Calculator):
 
         return Graph(
             torch.from_numpy(atoms.numbers.astype(np.int64)),
-            torch.from_numpy(atoms.positions.copy()),
+            # from the first atom on: far from the origin float32 would lose its digits
+            torch.from_numpy(atoms.positions - atoms.positions[:1]),
             torch.from_numpy(listed.edges),
             torch.zeros(count, dtype=torch.int64),
             1,
@@ -140,23 +149,30 @@ class ChemscaleCalculator(Calculator):
             torch.from_numpy(listed.first),
         )
 
-    def _look_outside(self, atoms: Any, edges: NDArray[np.int64], lengths: NDArray[np.float64]) -> None:
+    def _look_outside(self, atoms: Any, listed: _NeighbourList, lengths: NDArray[np.float64]) -> None:
         """Set `outside_training`, and warn the first time."""
-        kinds = np.sort(atoms.numbers[edges], axis=0)
-        found = []
-        for low, high in np.unique(kinds, axis=1).T:
-            nearest = float(lengths[(kinds[0] == low) & (kinds[1] == high)].min())
-            if nearest < self._predictor.reach and nearest < _NEAR * self._closest.get(f"{low}-{high}", np.inf):
-                found.append(f"{chemical_symbols[low]} and {chemical_symbols[high]} {nearest:.2f} angstrom apart")
-        if found and not self.outside_training:
-            warnings.warn(f"far outside of the training frames: {'; '.join(found)}", OutsideTraining, stacklevel=4)
-        self.outside_training = bool(found)
+        near = lengths < listed.limits
+        self.outside_training = bool(near.any())
+        if not self.outside_training or self._warned:
+            return
+        self._warned = True
+        kinds = np.sort(atoms.numbers[listed.edges[:, near]], axis=0)
+        found = [
+            f"{chemical_symbols[low]} and {chemical_symbols[high]} "
+            f"{lengths[near][(kinds[0] == low) & (kinds[1] == high)].min():.2f} angstrom apart"
+            for low, high in np.unique(kinds, axis=1).T
+        ]
+        warnings.warn(f"far outside of the training frames: {'; '.join(found)}", OutsideTraining, stacklevel=4)
+
+
+def _refusal(atoms: Any, found: str, do: str) -> InputError:
+    return InputError(f"the energy of {atoms.get_chemical_formula()}", found, do)
 
 
 class _NeighbourList:
-    """Edges within a reach, which stay good until an atom has moved by half of the skin."""
+    """Edges within a reach, which stay good until an atom has moved by half of the skin; how near each may be."""
 
-    def __init__(self, atoms: Any, reach: float) -> None:
+    def __init__(self, atoms: Any, reach: float, limits: NDArray[np.float64]) -> None:
         import vesin
 
         self._positions, self._cell = atoms.positions.copy(), atoms.cell.array.copy()
@@ -168,6 +184,7 @@ class _NeighbourList:
         self.edges: NDArray[np.int64] = np.stack([receiver, sender]).astype(np.int64)
         self.images: NDArray[np.int64] = images.astype(np.int64).reshape(-1, 3)
         self.pair, self.first = edge_pairs(self.edges, self.images)
+        self.limits: NDArray[np.float64] = limits[tuple(self._numbers[self.edges])]
 
     def outdated(self, atoms: Any) -> bool:
         """Whether the structure is another one, or moved too far."""

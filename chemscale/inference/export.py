@@ -38,8 +38,8 @@ def export(folder: Path, out: Path, to: str) -> dict[str, Any]:
     if to not in ("hf", "ase"):
         raise InputError(f"export to {to!r}", "no such target", "name hf (language models) or ase (potentials)")
     found = finished_cell(folder, LANGUAGE if to == "hf" else POTENTIALS)
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"export to {out}", "a folder that is not empty", "name a new one")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"export to {out}", "a file, or a folder that is not empty", "name a new folder")
     if to == "ase":
         state, spec = weights.load(folder / "checkpoint")
         out.mkdir(parents=True, exist_ok=True)

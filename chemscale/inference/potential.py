@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from chemscale.errors import InputError
+from chemscale.errors import InputError, RecordError
 from chemscale.families import FAMILIES, POTENTIALS
 from chemscale.models import registry, weights
 from chemscale.models.potential import Potential
@@ -35,7 +35,7 @@ def load(folder: Path) -> TrainedPotential:
 
     Raises:
         InputError: the folder holds none.
-        RecordError: the weights are missing or changed.
+        RecordError: the weights are missing or changed, or not of the model that stands beside them.
     """
     for place in (folder, folder / "checkpoint"):
         if (place / weights.SPEC).is_file():
@@ -45,9 +45,13 @@ def load(folder: Path) -> TrainedPotential:
         raise InputError(f"load a potential from {folder}", f"no {weights.SPEC}", "name a finished cell or an export")
     if spec.get("family") not in FAMILIES or FAMILIES[spec["family"]].domain != POTENTIALS:
         raise InputError(f"load a potential from {folder}", f"weights of {spec.get('family')}", "name a potential")
-    core = registry.build(spec["family"], spec["knobs"], seed=0)
-    potential = Potential(core, torch.zeros_like(state["reference"]), 1.0)
-    potential.load_state_dict(state)
-    return TrainedPotential(
-        potential.eval(), spec["family"], spec["knobs"], tuple(spec["species"]), dict(spec["closest"])
-    )
+    try:
+        core = registry.build(spec["family"], spec["knobs"], seed=0)
+        potential = Potential(core, torch.zeros_like(state["reference"]), 1.0)
+        potential.load_state_dict(state)
+        species, closest = tuple(spec["species"]), dict(spec["closest"])
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise RecordError(
+            f"load a potential from {place}", f"a {weights.SPEC} that its weights are not of", "train the cell again"
+        ) from error
+    return TrainedPotential(potential.eval(), spec["family"], spec["knobs"], species, closest)

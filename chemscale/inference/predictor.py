@@ -78,9 +78,9 @@ class Predictor:
             positions=graph.positions.to(self._dtype),
             shifts=None if graph.shifts is None else graph.shifts.to(self._dtype),
         )
-        # machine code is traced with two pairs at the least, and knows neither charge nor spin
-        plain = graph.charge is not None or graph.spin is not None or graph.first is None or len(graph.first) < 2
-        if self._folder is None or plain:
+        # machine code is traced with two atoms and two pairs at the least, and knows neither charge nor spin
+        small = graph.first is None or min(len(graph.first), len(graph.species)) < 2
+        if self._folder is None or small or graph.charge is not None or graph.spin is not None:
             found: Sequence[Tensor] = _energies_and_gradients(self._core, graph)
         else:
             found = self._package(graph)(*self._state.values(), *_tensors(graph))

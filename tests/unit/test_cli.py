@@ -84,6 +84,8 @@ def test_fit_of_a_table(chemscale, tmp_path):
         (["audit", "nowhere"], "no finished study"),
         (["audit", ".", "--deep"], "not there yet"),
         (["export", "cell", "out", "--to", "hf"], "no metrics.json and config.json"),
+        (["export", "cell", "out", "--to", "ase"], "no metrics.json and config.json"),
+        (["export", "cell", "out", "--to", "onnx"], "name hf (language models) or ase (potentials)"),
         (["train", "cells/none", "--config", ROOT / "config.yaml"], "no such cell in"),
         (["generate", "cell"], "no metrics.json and config.json"),
         (["embed", "cell", "file", "out"], "no metrics.json and config.json"),

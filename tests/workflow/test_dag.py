@@ -46,15 +46,16 @@ def test_cells_that_the_config_names_are_evaluated_and_no_others(tree: Tree) -> 
     planned = tree.snakemake("-n")
     counts = job_counts(planned)
     assert {rule: counts[rule] for rule in ("evaluate", "properties", "reference")} == {
-        "evaluate": 2,
+        "evaluate": 4,
         "properties": 1,
         "reference": 1,
     }
     assert set(re.findall(r"^rule evaluate:.*?wildcards: cell=(\S+)$", planned.stdout, re.MULTILINE | re.DOTALL)) == {
-        f"cells/chemgpt/{size}/n400/seed0" for size in ("w8", "w16")
+        *(f"cells/chemgpt/{size}/n400/seed0" for size in ("w8", "w16")),
+        *(f"cells/painn/{size}/n32/seed0" for size in ("w4", "w8")),
     }
     config = changed_smoke(tree, lambda config: config.update(waived=["cells/chemgpt/w8/n400/seed0"]))
-    assert job_counts(tree.snakemake("-n", "--quiet", "rules", config=config))["evaluate"] == 1
+    assert job_counts(tree.snakemake("-n", "--quiet", "rules", config=config))["evaluate"] == 3
     config = changed_smoke(tree, lambda config: config.pop("evaluate"))
     assert (
         not {"evaluate", "properties", "reference"}

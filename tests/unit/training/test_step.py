@@ -66,7 +66,9 @@ def _gradient(step, engine, batch):
     return loss, gradient, "seen" in taken
 
 
-@pytest.mark.parametrize("family", SIZES)
+@pytest.mark.parametrize(
+    "family", [name if name == "painn" else pytest.param(name, marks=pytest.mark.machine_code) for name in SIZES]
+)
 def test_gradients_are_those_of_torch(family, tmp_path):
     objective, engine = _engine(family, SIZES[family])
     step = compiled_step(objective, engine, 3, {"family": family}, tmp_path, 1, LOG)
@@ -86,7 +88,8 @@ def test_gradients_are_those_of_torch(family, tmp_path):
 
 
 def test_a_cell_of_machine_code_learns_what_the_plain_one_does(make_cell, data_dir, tmp_path):
-    plain = make_cell("potentials")
+    knobs = {"width": 4, "interactions": 1, "num_radial": 4, "cutoff": 4.0, "envelope": "smooth"}
+    plain = replace(make_cell("potentials"), family="schnet", knobs=knobs)
     compiled = replace(plain, engine={**plain.engine, "compiled": True})
     folder = Datasets(data_dir).compiled
     bits, built = [], []
