@@ -41,7 +41,7 @@ def test_a_finished_study_has_nothing_to_do(finished: Tree) -> None:
 def test_an_edited_model_reruns_its_family_and_what_follows(finished: Tree) -> None:
     edit(finished, "models/painn")
     rules, cells = planned(finished)
-    assert rules == {"train", *GATHERING}
+    assert rules == {"train", "evaluate", *GATHERING}
     study = load_study(finished.path / "tests/smoke.yaml")
     assert cells == {cell.path for cell in study.cells + study.controls if cell.family == "painn"}
 
@@ -50,7 +50,8 @@ def test_an_edited_evaluation_reruns_evaluations_and_no_cell(finished: Tree) -> 
     edit(finished, "evaluation/probe")
     rules, cells = planned(finished)
     assert rules == {"evaluate", *GATHERING}
-    assert cells == {f"cells/chemgpt/{size}/n400/seed0" for size in ("w8", "w16")}
+    of_language = {f"cells/chemgpt/{size}/n400/seed0" for size in ("w8", "w16")}
+    assert cells == of_language | {f"cells/painn/{size}/n32/seed0" for size in ("w4", "w8")}
 
 
 def test_a_deleted_evaluation_comes_back_bit_by_bit(finished: Tree) -> None:
@@ -85,7 +86,7 @@ def test_a_changed_size_reruns_its_cells_alone(finished: Tree) -> None:
     assert cells
     assert all(cell.startswith("cells/painn/w4/") for cell in cells)
     # every table that reads the resolved study is made anew with it
-    assert {"study", "plan", "data_table", "train", *GATHERING} == rules
+    assert {"study", "plan", "data_table", "train", "evaluate", *GATHERING} == rules
 
 
 def test_an_added_seed_trains_new_cells_alone(finished: Tree) -> None:

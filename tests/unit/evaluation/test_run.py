@@ -5,7 +5,7 @@ import torch
 
 from chemscale.data.arrays import load_language
 from chemscale.errors import DataError, InputError
-from chemscale.evaluation import generation, run
+from chemscale.evaluation import generation, probe, run
 from chemscale.evaluations import read_evaluation
 from chemscale.grid import Cell
 from chemscale.inference.language import load
@@ -43,16 +43,16 @@ def test_molecules_of_the_subset_are_known_in_every_form_and_others_are_not(cell
 def test_the_untrained_network_is_the_cells_own_before_its_first_step(cell, data, monkeypatch):
     asked = read_json(cell / "evaluation.json")["settings"] | {"generation": None}
     models = []
-    before = run.probe.evaluate
+    before = probe.evaluate
 
     def watch(trained, untrained, *others):
         models.extend([trained.model, untrained])
         return before(trained, untrained, *others)
 
-    monkeypatch.setattr(run.probe, "evaluate", watch)
+    monkeypatch.setattr(probe, "evaluate", watch)
     monkeypatch.setattr(run, "EVALUATION", "again.json")
     try:
-        run.evaluate(cell, data, asked, FITS, "code")
+        run.evaluate(cell, "language", data.parent, asked, FITS, "code")
         again, first = read_evaluation(cell / "again.json"), read_evaluation(cell / "evaluation.json")
     finally:
         (cell / "again.json").unlink(missing_ok=True)
@@ -73,7 +73,7 @@ def test_the_untrained_network_is_the_cells_own_before_its_first_step(cell, data
 def test_what_is_not_there_is_told(cell, data, tmp_path):
     asked = read_json(cell / "evaluation.json")["settings"]
     with pytest.raises(InputError, match="no metrics"):
-        run.evaluate(tmp_path, data, asked, FITS, "code")
+        run.evaluate(tmp_path, "language", data.parent, asked, FITS, "code")
     other = asked | {"generation": None, "probe": asked["probe"] | {"seed": 5}}
     with pytest.raises((DataError, InputError), match="no such file"):
-        run.evaluate(cell, data, other, FITS, "code")
+        run.evaluate(cell, "language", data.parent, other, FITS, "code")
