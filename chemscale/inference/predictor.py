@@ -99,18 +99,10 @@ class Predictor:
             def function(*inputs: Tensor) -> tuple[Tensor, ...]:
                 state = dict(zip(names, inputs, strict=False))
                 return _energies_and_gradients(
-                    lambda graph: functional_call(core, state, (graph,)), _graph(*inputs[len(names) :])
+                    lambda graph: functional_call(core, state, (graph,)), _graph(inputs[len(names) :], periodic)
                 )
 
-            shapes: list[packages.Shape] = [
-                (torch.int64, ("atoms",)),
-                (self._dtype, ("atoms", 3)),
-                (torch.int64, (2, "edges")),
-                (torch.int64, ("atoms",)),
-                (torch.int64, ("edges",)),
-                (torch.int64, ("pairs",)),
-                (self._dtype, ("frames" if many else 1,)),
-            ]
+            shapes = [*packages.graph_shapes(self._dtype), (self._dtype, ("frames" if many else 1,))]
             shapes += [(self._dtype, ("edges", 3))] if periodic else []
             about = {"frames": _FRAMES, "atoms": _ATOMS, "edges": _EDGES, "pairs": _EDGES // 2}
             example, sizes = packages.example(shapes, about, list(self._state.values()), graph.positions.device)
@@ -139,20 +131,9 @@ def _energies_and_gradients(core: Callable[[Graph], Tensor], graph: Graph) -> tu
 def _tensors(graph: Graph) -> list[Tensor]:
     """A graph as tensors, the number of frames as the length of one; `_graph` undoes it."""
     frames = graph.positions.new_zeros(graph.num_frames)
-    shifts = [] if graph.shifts is None else [graph.shifts]
-    assert graph.pair is not None
-    assert graph.first is not None
-    return [graph.species, graph.positions, graph.edges, graph.frame, graph.pair, graph.first, frames, *shifts]
+    return [*packages.graph_tensors(graph), frames, *([] if graph.shifts is None else [graph.shifts])]
 
 
-def _graph(
-    species: Tensor,
-    positions: Tensor,
-    edges: Tensor,
-    frame: Tensor,
-    pair: Tensor,
-    first: Tensor,
-    frames: Tensor,
-    shifts: Tensor | None = None,
-) -> Graph:
-    return Graph(species, positions, edges, frame, frames.shape[0], shifts, pair=pair, first=first)
+def _graph(tensors: Sequence[Tensor], periodic: bool) -> Graph:
+    *of_graph, frames = tensors[:-1] if periodic else tensors
+    return packages.graph_of(of_graph, frames.shape[0], tensors[-1] if periodic else None)

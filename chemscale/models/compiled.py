@@ -25,6 +25,7 @@ from torch import Tensor
 
 from chemscale.errors import InputError
 from chemscale.io import atomic_path, digest, read_json, sha256_file, write_json
+from chemscale.models.graph import Graph
 
 # more frames, atoms or edges than this a traced size is not meant for
 _LARGEST = 2**31 - 1
@@ -114,6 +115,31 @@ def example(
     return tensors, names
 
 
+def graph_shapes(dtype: torch.dtype) -> list[Shape]:
+    """Kinds and sizes of what `graph_tensors` gives, positions of a dtype: `atoms`, `edges` and `pairs` may change."""
+    return [
+        (torch.int64, ("atoms",)),
+        (dtype, ("atoms", 3)),
+        (torch.int64, (2, "edges")),
+        (torch.int64, ("atoms",)),
+        (torch.int64, ("edges",)),
+        (torch.int64, ("pairs",)),
+    ]
+
+
+def graph_tensors(graph: Graph) -> list[Tensor]:
+    """A graph of neutral frames, whose pairs are known, as tensors; `graph_of` undoes it."""
+    assert graph.pair is not None
+    assert graph.first is not None
+    return [graph.species, graph.positions, graph.edges, graph.frame, graph.pair, graph.first]
+
+
+def graph_of(tensors: Sequence[Tensor], num_frames: int, shifts: Tensor | None = None) -> Graph:
+    """The graph of so many frames whose `graph_tensors` these are."""
+    species, positions, edges, frame, pair, first = tensors
+    return Graph(species, positions, edges, frame, num_frames, shifts, pair=pair, first=first)
+
+
 def _load(path: Path, place: torch.device) -> Package:
     # by name, since torch's function for it would import the compiler
     from torch._C._aoti import AOTIModelPackageLoader
@@ -143,7 +169,7 @@ def _build(
 ) -> None:
     if shutil.which("g++") is None and shutil.which("clang++") is None:
         raise InputError(
-            "compile a potential's step", "no C++ compiler", "install g++, or let its engine compile: never"
+            "build machine code", "no C++ compiler", "install g++, or ask for none (compile: never, compiled=False)"
         )
     # what inductor finds out about the compiler, it looks for once in its cache; read when it is imported
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((path.parent / "cache").resolve()))

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from chemscale.models import compiled
-from chemscale.models.graph import Graph
 from chemscale.models.potential import Potential
 from chemscale.training.engine import TorchEngine
 from chemscale.training.frames import Batch
@@ -84,12 +83,7 @@ def compiled_step(
 
     number: int | str = "frames" if frames > 1 else 1
     shapes: list[compiled.Shape] = [
-        (torch.int64, ("atoms",)),
-        (torch.float32, ("atoms", 3)),
-        (torch.int64, (2, "edges")),
-        (torch.int64, ("atoms",)),
-        (torch.int64, ("edges",)),
-        (torch.int64, ("pairs",)),
+        *compiled.graph_shapes(torch.float32),
         (torch.float32, ("atoms", 3)),
         (torch.float32, (number,)),
         (torch.int64, (number,)),
@@ -123,24 +117,9 @@ def compiled_step(
 
 def _tensors(batch: Batch, weights: Tensor) -> list[Tensor]:
     """What a step depends on, beside the parameters; `_batch` undoes it."""
-    graph = batch.graph
-    assert graph.pair is not None
-    assert graph.first is not None
-    of_graph = [graph.species, graph.positions, graph.edges, graph.frame, graph.pair, graph.first]
-    return [*of_graph, batch.forces, batch.energies, batch.atoms, weights]
+    return [*compiled.graph_tensors(batch.graph), batch.forces, batch.energies, batch.atoms, weights]
 
 
-def _batch(
-    species: Tensor,
-    positions: Tensor,
-    edges: Tensor,
-    frame: Tensor,
-    pair: Tensor,
-    first: Tensor,
-    forces: Tensor,
-    energies: Tensor,
-    atoms: Tensor,
-    weights: Tensor,
-) -> tuple[Batch, Tensor]:
-    graph = Graph(species, positions, edges, frame, energies.shape[0], pair=pair, first=first)
-    return Batch(graph, forces, energies, atoms), weights
+def _batch(*tensors: Tensor) -> tuple[Batch, Tensor]:
+    *of_graph, forces, energies, atoms, weights = tensors
+    return Batch(compiled.graph_of(of_graph, energies.shape[0]), forces, energies, atoms), weights
