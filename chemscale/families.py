@@ -96,8 +96,8 @@ FAMILIES: dict[str, Family] = {
         Family("chemgpt", LANGUAGE, "models/chemgpt", _DECODER_KNOBS, _DECODER_MODULES),
         # another block style: rotary positions, which turn pairs of a head's features
         Family("chemgpt_modern", LANGUAGE, "models/chemgpt_modern", _DECODER_KNOBS, _DECODER_MODULES, head_step=2),
-        Family("schnet", POTENTIALS, "models/schnet", _GRAPH_KNOBS),
-        Family("baseline", POTENTIALS, "models/baseline", _GRAPH_KNOBS, turned=True),
+        Family("schnet", POTENTIALS, "models/schnet", _GRAPH_KNOBS, ("models/convolution",)),
+        Family("baseline", POTENTIALS, "models/baseline", _GRAPH_KNOBS, ("models/convolution",), turned=True),
         Family("painn", POTENTIALS, "models/painn", _PAINN_KNOBS),
         Family(
             "painn_scalar",

@@ -8,6 +8,7 @@ of the displacement in place of its length follow ForceNet (Hu et al. 2021, arXi
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,26 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chemscale.cost.parameters import SPECIES
+from chemscale.models.convolution import Interaction
 from chemscale.models.graph import Graph
-from chemscale.models.radial import Envelope, GaussianBasis, cut_linear, draw_linear_layers
-
-
-class Interaction(nn.Module):
-    """A convolution over neighbours and its atom-wise layers."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.filter_output = nn.Linear(width, width)
-        self.atom_input = nn.Linear(width, width, bias=False)
-        self.atom_hidden = nn.Linear(width, width)
-        self.atom_output = nn.Linear(width, width)
-
-    def forward(self, features: Tensor, hidden_filter: Tensor, cut: Tensor, graph: Graph) -> Tensor:
-        """Features [A, width] to their update of the same shape."""
-        filters = cut_linear(self.filter_output, hidden_filter, cut)
-        gathered = graph.sum_of_edges(graph.sent(self.atom_input(features)) * filters)
-        update: Tensor = self.atom_output(functional.silu(self.atom_hidden(gathered)))
-        return update
+from chemscale.models.radial import Envelope, GaussianBasis, draw_linear_layers
 
 
 class Baseline(nn.Module):
@@ -47,12 +31,14 @@ class Baseline(nn.Module):
         self.basis = GaussianBasis(num_radial, cutoff)
         # of distance and direction: each radial function as it is, and times x, y and z
         self.filter_input = nn.Linear(4 * num_radial, interactions * width)
-        self.interactions = nn.ModuleList(Interaction(width) for _ in range(interactions))
+        self.interactions = nn.ModuleList(Interaction(width, functional.silu) for _ in range(interactions))
         self.readout_hidden = nn.Linear(width, max(1, width // 2))
         self.readout_output = nn.Linear(max(1, width // 2), 1)
 
     def forward(self, graph: Graph) -> Tensor:
         """Energy per atom [A]."""
+        # an edge and the one back have filters of their own
+        graph = replace(graph, pair=None, first=None)
         separations, distances = graph.vectors()
         directions = separations / distances[:, None]
         seen = torch.cat([torch.ones_like(directions[:, :1]), directions * math.sqrt(3)], dim=1)

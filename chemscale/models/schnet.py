@@ -10,30 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chemscale.cost.parameters import SPECIES
+from chemscale.models.convolution import Interaction
 from chemscale.models.graph import Graph
-from chemscale.models.radial import Envelope, GaussianBasis, cut_linear, draw_linear_layers
+from chemscale.models.radial import Envelope, GaussianBasis, draw_linear_layers
 
 
 def _shifted_softplus(x: Tensor) -> Tensor:
     return functional.softplus(x) - math.log(2.0)
-
-
-class Interaction(nn.Module):
-    """A continuous-filter convolution and its atom-wise layers."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.filter_output = nn.Linear(width, width)
-        self.atom_input = nn.Linear(width, width, bias=False)
-        self.atom_hidden = nn.Linear(width, width)
-        self.atom_output = nn.Linear(width, width)
-
-    def forward(self, features: Tensor, hidden_filter: Tensor, cut: Tensor, graph: Graph) -> Tensor:
-        """Features [A, width] to their update of the same shape."""
-        filters = cut_linear(self.filter_output, hidden_filter, cut)
-        gathered = graph.sum_of_edges(graph.sent(self.atom_input(features)) * graph.of_pair(filters))
-        update: Tensor = self.atom_output(_shifted_softplus(self.atom_hidden(gathered)))
-        return update
 
 
 class SchNet(nn.Module):
@@ -46,7 +29,7 @@ class SchNet(nn.Module):
         self.basis = GaussianBasis(num_radial, cutoff)
         # the first filter layer of all interactions in one product: they read the same distances
         self.filter_input = nn.Linear(num_radial, interactions * width)
-        self.interactions = nn.ModuleList(Interaction(width) for _ in range(interactions))
+        self.interactions = nn.ModuleList(Interaction(width, _shifted_softplus) for _ in range(interactions))
         self.readout_hidden = nn.Linear(width, max(1, width // 2))
         self.readout_output = nn.Linear(max(1, width // 2), 1)
 
