@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import wasserstein_distance
 
+from chemscale.evaluation.resampling import Resampling
 from chemscale.evaluation.stability import dynamics_results
 from chemscale.evaluations import DESCRIPTORS, PROPERTIES, result
 
@@ -32,21 +32,6 @@ Index = NDArray[np.int64]
 
 # whose numbers a probe has, in the order of its table; the constant is the mean of the training molecules
 FEATURES = ("trained", "untrained", "morgan", "constant")
-
-
-@dataclass(frozen=True)
-class Resampling:
-    """How intervals are made: their level, the number of resamples, and the seed of these."""
-
-    level: float
-    resamples: int
-    seed: int
-
-    def ends(self, values: Array) -> tuple[float, float]:
-        """The interval of resampled values."""
-        tail = (1 - self.level) / 2
-        low, high = np.quantile(values, [tail, 1 - tail])
-        return float(low), float(high)
 
 
 def results_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -58,7 +43,7 @@ def results_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     if record["probe"] is not None:
         found += probe_results(record["probe"], resampling)
     if record["dynamics"] is not None:
-        found += dynamics_results(record["dynamics"], *astuple(resampling))
+        found += dynamics_results(record["dynamics"], resampling)
     return found
 
 

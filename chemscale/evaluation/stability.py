@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom, norm
 
+from chemscale.evaluation.resampling import Resampling
 from chemscale.evaluations import ALL, result
 
 Array = NDArray[np.float64]
@@ -24,24 +25,22 @@ LARGEST_STRAIN = 0.5
 BIN = 0.05
 
 
-def dynamics_results(raw: Mapping[str, Any], level: float, resamples: int, seed: int) -> list[dict[str, Any]]:
+def dynamics_results(raw: Mapping[str, Any], resampling: Resampling) -> list[dict[str, Any]]:
     """The numbers of each molecule, and of all of them together.
 
     Args:
         raw: what `chemscale.evaluation.dynamics.evaluate` records.
-        level: of the intervals.
-        resamples: of replicas.
-        seed: of the resamples.
+        resampling: of the intervals; replicas are resampled.
     """
     molecules = raw["molecules"]
     found = []
     for name, told in molecules.items():
-        found += _holding(name, told["ended_ps"], told["cap_ps"], level)
-        found += _of_replicas(name, [told], level, resamples, seed)
+        found += _holding(name, told["ended_ps"], told["cap_ps"], resampling.level)
+        found += _of_replicas(name, [told], resampling)
     whole = list(molecules.values())
     ended = [time for told in whole for time in told["ended_ps"]]
-    found += _holding(ALL, ended, whole[0]["cap_ps"], level)
-    return [*found, *_of_replicas(ALL, whole, level, resamples, seed)]
+    found += _holding(ALL, ended, whole[0]["cap_ps"], resampling.level)
+    return [*found, *_of_replicas(ALL, whole, resampling)]
 
 
 def median_time(ended: Sequence[float | None], cap: float) -> float | None:
@@ -86,21 +85,19 @@ def _holding(subject: str, ended: Sequence[float | None], cap: float, level: flo
     ]
 
 
-def _of_replicas(
-    subject: str, molecules: Sequence[Mapping[str, Any]], level: float, resamples: int, seed: int
-) -> list[dict[str, Any]]:
+def _of_replicas(subject: str, molecules: Sequence[Mapping[str, Any]], resampling: Resampling) -> list[dict[str, Any]]:
     """Temperature, distribution of distances and drift of the energy: means over replicas, which are resampled."""
-    random = np.random.default_rng([seed, len(molecules)])
+    random = np.random.default_rng([resampling.seed, len(molecules)])
     found = [
-        _mean("temperature", subject, [told["temperatures"] for told in molecules], "K", level, resamples, random),
-        _distances(subject, molecules, level, resamples, random),
+        _mean("temperature", subject, [told["temperatures"] for told in molecules], "K", resampling, random),
+        _distances(subject, molecules, resampling, random),
         _reference(subject, molecules),
     ]
     if all(told["free"] is not None for told in molecules):
         drifts = [_drifts(told["free"]) for told in molecules]
         warmth = [told["free"]["temperatures"] for told in molecules]
-        found.append(_mean("energy_drift", subject, drifts, "meV/atom/ps", level, resamples, random))
-        found.append(_mean("free_temperature", subject, warmth, "K", level, resamples, random))
+        found.append(_mean("energy_drift", subject, drifts, "meV/atom/ps", resampling, random))
+        found.append(_mean("free_temperature", subject, warmth, "K", resampling, random))
     return found
 
 
@@ -118,8 +115,7 @@ def _mean(
     subject: str,
     groups: Sequence[Sequence[float | None]],
     unit: str,
-    level: float,
-    resamples: int,
+    resampling: Resampling,
     random: np.random.Generator,
 ) -> dict[str, Any]:
     """The mean over the replicas that have the number."""
@@ -127,11 +123,9 @@ def _mean(
     missing = sum(len(group) for group in groups) - len(values)
     if not len(values):
         return result("dynamics", metric, subject, None, None, unit, "no replica held long enough")
-    drawn = values[random.integers(len(values), size=(resamples, len(values)))].mean(1)
-    tail = (1 - level) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
+    drawn = values[random.integers(len(values), size=(resampling.resamples, len(values)))].mean(1)
     told = f"{missing} of the replicas did not hold" if missing else None
-    return result("dynamics", metric, subject, float(values.mean()), (float(low), float(high)), unit, told)
+    return result("dynamics", metric, subject, float(values.mean()), resampling.ends(drawn), unit, told)
 
 
 def distance_error(counts: Array, reference: Array) -> float:
@@ -140,7 +134,7 @@ def distance_error(counts: Array, reference: Array) -> float:
 
 
 def _distances(
-    subject: str, molecules: Sequence[Mapping[str, Any]], level: float, resamples: int, random: np.random.Generator
+    subject: str, molecules: Sequence[Mapping[str, Any]], resampling: Resampling, random: np.random.Generator
 ) -> dict[str, Any]:
     """The mean over molecules of the error of their distribution of distances."""
     sampled = [np.array(told["distances"], np.float64) for told in molecules]
@@ -161,11 +155,9 @@ def _distances(
     value = mean([np.ones(len(counts)) for counts in sampled])
     drawn = [
         mean([random.multinomial(len(c), np.full(len(c), 1 / len(c))).astype(np.float64) for c in sampled])
-        for _ in range(resamples)
+        for _ in range(resampling.resamples)
     ]
-    tail = (1 - level) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
-    return result("dynamics", "distance_mae", subject, value, (float(low), float(high)), "1")
+    return result("dynamics", "distance_mae", subject, value, resampling.ends(np.array(drawn)), "1")
 
 
 def _reference(subject: str, molecules: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

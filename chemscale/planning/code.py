@@ -112,6 +112,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "audit",
         "cost",
         "evaluation/measures",
+        "evaluation/resampling",
         "evaluation/stability",
         "evaluations",
         "gathering",

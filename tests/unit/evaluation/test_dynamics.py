@@ -6,6 +6,7 @@ import torch
 
 from chemscale.errors import DataError
 from chemscale.evaluation import dynamics
+from chemscale.evaluation.resampling import Resampling
 from chemscale.evaluation.stability import distance_error, dynamics_results, median_time
 
 # water, in angstrom
@@ -54,7 +55,7 @@ def test_springs_hold_keep_their_energy_and_are_as_warm_as_they_should_be(folder
     water = raw["molecules"]["water"]
     assert (water["steps"], water["ended_ps"], water["free"]["held"]) == (10_000, [None] * 4, [True] * 4)
     assert speed > 0
-    numbers = {(row["metric"], row["subject"]): row for row in dynamics_results(raw, 0.9, 200, 0)}
+    numbers = {(row["metric"], row["subject"]): row for row in dynamics_results(raw, Resampling(0.9, 200, 0))}
     # 9 degrees of freedom over 4 replicas and 5 ps: the mean of the temperature is known to some per cent
     assert numbers["temperature", "water"]["value"] == pytest.approx(300, rel=0.1)
     assert numbers["energy_drift", "water"]["value"] < 0.5
@@ -85,7 +86,7 @@ def test_a_molecule_that_falls_apart_ends_and_harms_no_other(folder):
     assert all(0 < end < 0.1 for end in water["ended_ps"])
     assert water["steps"] < 200
     assert not any(water["free"]["held"])
-    numbers = {(row["metric"], row["subject"]): row for row in dynamics_results(raw, 0.9, 200, 0)}
+    numbers = {(row["metric"], row["subject"]): row for row in dynamics_results(raw, Resampling(0.9, 200, 0))}
     assert numbers["stability_time", "all"]["value"] == pytest.approx(np.sort(water["ended_ps"])[1])
     assert numbers["energy_drift", "all"]["value"] is None
 
@@ -141,7 +142,7 @@ def test_interval_of_the_median_covers_as_often_as_it_says():
         told = [float(time) if time < 1.5 else None for time in times]
         raw = {"molecules": {"x": {"ended_ps": told, "cap_ps": 1.5, "free": None, "temperatures": [1.0],
                "distances": [[1, 0]], "reference_distances": [[1, 0], [1, 0]]}}}  # fmt: skip
-        row = next(row for row in dynamics_results(raw, level, 2, 0) if row["metric"] == "stability_time")
+        row = next(row for row in dynamics_results(raw, Resampling(level, 2, 0)) if row["metric"] == "stability_time")
         high = np.inf if row["high"] is None else row["high"]
         hits += row["low"] is not None and row["low"] <= np.log(2) <= high
     assert level - 0.02 < hits / draws
