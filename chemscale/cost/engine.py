@@ -39,7 +39,7 @@ def with_compiled(cells: Sequence[Cell], asked: Mapping[str, str]) -> list[Cell]
     steps: Counter[tuple[str, str]] = Counter()
     for cell in cells:
         if cell.domain == POTENTIALS:
-            steps[cell.family, cell.size] += planned_steps(cell)
+            steps[cell.family, cell.size] += planned_steps(cell, cell.training["batch_frames"])
 
     def pays(cell: Cell) -> bool:
         rule = asked[cell.family]
@@ -51,9 +51,9 @@ def with_compiled(cells: Sequence[Cell], asked: Mapping[str, str]) -> list[Cell]
     ]
 
 
-def planned_steps(cell: Cell) -> int:
-    """The steps that a potential cell's protocol asks for, the most there can be for `to_convergence`."""
-    in_epoch = math.ceil(cell.num_samples / cell.training["batch_frames"])
+def planned_steps(cell: Cell, per_step: float) -> int:
+    """The steps that a cell's protocol asks for, of so many samples each; the most of `to_convergence`."""
+    in_epoch = math.ceil(cell.num_samples / per_step)
     return int(cell.protocol.get("steps") or in_epoch * cell.protocol.get("epochs", 1))
 
 

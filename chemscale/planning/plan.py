@@ -11,14 +11,16 @@ import math
 from pathlib import Path
 from typing import Any
 
+from chemscale.cost.engine import planned_steps
 from chemscale.cost.flops import language_flops, potential_flops
+from chemscale.cost.matching import ATOMS_PER_FRAME, EDGES_PER_FRAME, SYMBOLS_PER_MOLECULE
 from chemscale.cost.memory import BASE, VOCABULARY, language_memory, peak_bytes
 from chemscale.cost.parameters import count
 from chemscale.cost.passes import tokens_of_pass
 from chemscale.families import LANGUAGE
 from chemscale.grid import Cell, protocol_label
 from chemscale.io import read_json, write_parquet
-from chemscale.planning.packs import ATOMS_PER_FRAME, EDGES_PER_FRAME, SYMBOLS_PER_MOLECULE, estimated_seconds
+from chemscale.planning.packs import estimated_seconds
 from chemscale.study import Study, longest_molecule
 from chemscale.units import format_number
 
@@ -49,8 +51,7 @@ def plan_cell(cell: Cell, longest: int | None) -> dict[str, Any]:
     per_step = (
         cell.training["batch_tokens"] / NOMINAL["tokens_per_molecule"] if language else cell.training["batch_frames"]
     )
-    in_epoch = math.ceil(cell.num_samples / per_step)
-    steps = cell.protocol.get("steps") or in_epoch * cell.protocol.get("epochs", 1)
+    steps = planned_steps(cell, per_step)
     if language:
         molecules = round(steps * per_step)
         one = language_flops(cell.family, cell.knobs, NOMINAL["vocabulary"], [NOMINAL["tokens_per_molecule"]])
