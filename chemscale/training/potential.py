@@ -54,8 +54,10 @@ def train(job: Job, attempts: int) -> None:
     test = job.split(data, "test")
     reference, scale = normalisation(data, subset.index)
 
+    within = reach(cell.family, cell.knobs)
+
     def frames_of(data: FrameData, index: NDArray[np.int64]) -> Frames:
-        return Frames(data, index, reach(cell.family, cell.knobs), reference, scale, place)
+        return Frames(data, index, within, reference, scale, place)
 
     frames, held_out = frames_of(data, subset.index), frames_of(data, validation.index)
     sampler = FrameBatches(len(subset.index), settings["batch_frames"], cell.seed)
@@ -119,9 +121,10 @@ def train(job: Job, attempts: int) -> None:
     # --- test: the weights of the best validation ---------------------------------------------------------------------
     assert best is not None, "the last step is always validated"
     with engine.evaluated(best):
-        errors = _errors(model, frames_of(data, test.index), scale)
+        tested = frames_of(data, test.index)
+        errors = _errors(model, tested, scale)
         test_metrics, evaluation_digests = errors.metrics(), {}
-        test_metrics["equivariance_error"] = _equivariance_error(model, frames_of(data, test.index), scale)
+        test_metrics["equivariance_error"] = _equivariance_error(model, tested, scale)
         for name, key in cell.data["evaluations"].items():
             further = job.datasets.frames(key)
             split = job.split(further, "test")
@@ -130,7 +133,7 @@ def train(job: Job, attempts: int) -> None:
             test_metrics |= {f"{name}_{metric}": value for metric, value in others.metrics().items()}
     # the model's buffers, reference energies and scale, belong to it
     named = model.state_dict() | engine.named(best)
-    about = {"family": cell.family, "knobs": cell.knobs, **seen(data, subset.index, reach(cell.family, cell.knobs))}
+    about = {"family": cell.family, "knobs": cell.knobs, **seen(data, subset.index, within)}
     if ranks.writes:
         weights.save(job.checkpoint.folder, named, about)
     clusters = cluster_sums(data.cluster_names, data.test_clusters, errors.force_sums, errors.components)
