@@ -9,18 +9,19 @@ Weights are as their builder draws them from a seed, in float64; molecules are o
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from allegro.model import AllegroModel
-from ase.build import molecule
 from nequip.utils.global_state import set_global_state
 from safetensors.torch import save_file
 
+sys.path.insert(0, str(Path(__file__).parent))
+from molecules import frames, neighbours
+
 SPECIES = {"H": 1, "C": 6, "N": 7, "O": 8}
-MOLECULES = ["CH3CH2OH", "C6H6", "NH3", "HCOOH", "CH3CN"]
 SIZES = {
     "invariant": {"width": 16, "tensors": 4, "l_max": 0, "interactions": 2},
     "vectors": {"width": 16, "tensors": 4, "l_max": 1, "interactions": 3},
@@ -83,12 +84,6 @@ def mapped(model: torch.nn.Module, layers: int) -> dict[str, torch.Tensor]:
 
 def main() -> None:
     set_global_state(allow_tf32=False)
-    random = np.random.default_rng(0)
-    frames = []
-    for name in MOLECULES:
-        atoms = molecule(name)
-        positions = torch.from_numpy(atoms.positions + random.normal(0, 0.05, atoms.positions.shape))
-        frames.append((torch.from_numpy(atoms.numbers.astype(np.int64)), positions))
     types = torch.full((119,), -1)
     types[list(SPECIES.values())] = torch.arange(len(SPECIES))
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -96,9 +91,8 @@ def main() -> None:
         knobs = own_knobs | COMMON
         model = theirs(knobs)
         stored = {f"weights.{name}": value for name, value in mapped(model, knobs["interactions"]).items()}
-        for index, (species, positions) in enumerate(frames):
-            distances = (positions[:, None] - positions).norm(dim=-1)
-            edges = torch.nonzero((distances < knobs["cutoff"]) & (distances > 0)).T.contiguous()
+        for index, (species, positions) in enumerate(frames()):
+            edges = neighbours(positions, knobs["cutoff"])
             found = model({"pos": positions.clone(), "atom_types": types[species], "edge_index": edges})
             stored |= {f"{index}.species": species, f"{index}.positions": positions}
             stored |= {f"{index}.energy": found["total_energy"].detach().flatten(), f"{index}.forces": found["forces"]}

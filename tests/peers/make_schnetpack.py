@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import schnetpack
 import torch
-from ase.build import molecule
 from safetensors.torch import save_file
 from schnetpack import properties
 from torch import Tensor, nn
 
-MOLECULES = ["CH3CH2OH", "C6H6", "NH3", "HCOOH", "CH3CN"]
+sys.path.insert(0, str(Path(__file__).parent))
+from molecules import frames, neighbours
+
 KNOBS = {"width": 8, "interactions": 2, "num_radial": 6, "cutoff": 4.0, "envelope": "cosine"}
 SPECIES = 119
 OF_SCHNETPACK = ("schnetpack_schnet", "schnetpack_painn")
@@ -91,7 +92,7 @@ def mapped_painn(own: dict[str, Tensor], head: tuple[str, str]) -> dict[str, Ten
     return found
 
 
-def from_schnetpack(model: str, frames: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
+def from_schnetpack(model: str) -> dict[str, Any]:
     """Their energies and forces, their weights under our names, and how many parameters they count."""
     network = of_schnetpack(model).double()
     # its constants were rounded to float32
@@ -120,8 +121,8 @@ def from_schnetpack(model: str, frames: list[tuple[Tensor, Tensor]]) -> dict[str
     else:
         weights = mapped_painn(own, head)
     results = []
-    for species, positions in frames:
-        edges = neighbours(positions)
+    for species, positions in frames():
+        edges = neighbours(positions, KNOBS["cutoff"])
         inputs = {
             properties.Z: species,
             properties.R: positions.clone(),
@@ -136,7 +137,7 @@ def from_schnetpack(model: str, frames: list[tuple[Tensor, Tensor]]) -> dict[str
     return {"weights": weights, "results": results, "parameters": count(network), "with": "schnetpack 2.2.0"}
 
 
-def from_geometric(frames: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
+def from_geometric() -> dict[str, Any]:
     """The same of torch-geometric's SchNet, with our table of elements."""
     from torch_geometric.nn.models import SchNet
 
@@ -162,7 +163,7 @@ def from_geometric(frames: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
         for index in range(KNOBS["interactions"])
     ]
     results = []
-    for species, positions in frames:
+    for species, positions in frames():
         moved = positions.clone().requires_grad_()
         energy = network(species, moved)
         (gradient,) = torch.autograd.grad(energy.sum(), moved)
@@ -173,14 +174,8 @@ def from_geometric(frames: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
 
 def pyg_graph(positions: Tensor) -> tuple[Tensor, Tensor]:
     """Edges from the sending atom to the receiving one, and their lengths."""
-    receiver, sender = neighbours(positions)
+    receiver, sender = neighbours(positions, KNOBS["cutoff"])
     return torch.stack([sender, receiver]), (positions[sender] - positions[receiver]).norm(dim=1)
-
-
-def neighbours(positions: Tensor) -> Tensor:
-    """All pairs within the cutoff, both ways."""
-    distances = (positions[:, None] - positions).norm(dim=-1)
-    return torch.nonzero((distances < KNOBS["cutoff"]) & (distances > 0)).T.contiguous()
 
 
 def drawn(network: nn.Module) -> None:
@@ -195,18 +190,12 @@ def count(network: nn.Module) -> int:
 
 
 def main() -> None:
-    random = np.random.default_rng(0)
-    frames = []
-    for name in MOLECULES:
-        atoms = molecule(name)
-        positions = torch.from_numpy(atoms.positions + random.normal(0, 0.05, atoms.positions.shape))
-        frames.append((torch.from_numpy(atoms.numbers.astype(np.int64)), positions))
-    made = {name: (name.split("_")[1], from_schnetpack(name.split("_")[1], frames)) for name in OF_SCHNETPACK}
+    made = {name: (name.split("_")[1], from_schnetpack(name.split("_")[1])) for name in OF_SCHNETPACK}
     torch.set_default_dtype(torch.float64)
-    made["torch_geometric_schnet"] = ("schnet", from_geometric(frames))
+    made["torch_geometric_schnet"] = ("schnet", from_geometric())
     for name, (family, told) in made.items():
         stored = {f"weights.{key}": value for key, value in told["weights"].items()}
-        for index, ((species, positions), (energy, forces)) in enumerate(zip(frames, told["results"], strict=True)):
+        for index, ((species, positions), (energy, forces)) in enumerate(zip(frames(), told["results"], strict=True)):
             stored |= {f"{index}.species": species, f"{index}.positions": positions}
             stored |= {f"{index}.energy": energy, f"{index}.forces": forces}
         knobs = KNOBS | ({"vectors": True} if family == "painn" else {})

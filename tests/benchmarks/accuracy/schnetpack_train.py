@@ -137,6 +137,7 @@ def main() -> None:
             default_root_dir=scratch,
         )
         trainer.fit(task, datamodule=data)
+        # their checkpoint is a pickle: this process wrote it a moment ago
         (found,) = trainer.test(
             task, datamodule=data, ckpt_path=best.best_model_path, verbose=False, weights_only=False
         )

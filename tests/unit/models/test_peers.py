@@ -33,6 +33,18 @@ def _stored(name):
     return json.loads(about["knobs"]), int(about["parameters"]), weights, values
 
 
+def _check_molecules(model, cutoff, values):
+    """Compare energies and forces of the five molecules, each a frame of its own."""
+    for molecule in range(5):
+        positions, species = values[f"{molecule}.positions"], values[f"{molecule}.species"]
+        distances = (positions[:, None] - positions).norm(dim=-1)
+        edges = torch.nonzero((distances < cutoff) & (distances > 0)).T
+        frame = torch.zeros(len(species), dtype=torch.int64)
+        energy, forces = model.energies_and_forces(Graph(species, positions, edges, frame, 1), create_graph=False)
+        torch.testing.assert_close(energy.detach(), values[f"{molecule}.energy"], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(forces, values[f"{molecule}.forces"], rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("size", ["invariant", "vectors", "tensors"])
 def test_allegro_is_that_of_nequip_allegro(size):
     knobs, parameters, weights, values = _stored(f"allegro_{size}")
@@ -44,14 +56,7 @@ def test_allegro_is_that_of_nequip_allegro(size):
     model.core.load_state_dict(weights)
     # their tables of species have four rows
     assert count("allegro", knobs, None).non_embedding + 4 * knobs["width"] == parameters
-    for molecule in range(5):
-        positions, species = values[f"{molecule}.positions"], values[f"{molecule}.species"]
-        distances = (positions[:, None] - positions).norm(dim=-1)
-        edges = torch.nonzero((distances < knobs["cutoff"]) & (distances > 0)).T
-        frame = torch.zeros(len(species), dtype=torch.int64)
-        energy, forces = model.energies_and_forces(Graph(species, positions, edges, frame, 1), create_graph=False)
-        torch.testing.assert_close(energy.detach(), values[f"{molecule}.energy"], rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(forces, values[f"{molecule}.forces"], rtol=1e-10, atol=1e-12)
+    _check_molecules(model, knobs["cutoff"], values)
 
 
 @pytest.mark.parametrize(
@@ -63,14 +68,7 @@ def test_schnet_and_painn_are_those_of_their_peers(name, family):
     model = Potential(registry.build(family, knobs, seed=0), torch.zeros(119), 1.0)
     model.core.load_state_dict(weights)
     assert count(family, knobs, None).total == parameters
-    for molecule in range(5):
-        positions, species = values[f"{molecule}.positions"], values[f"{molecule}.species"]
-        distances = (positions[:, None] - positions).norm(dim=-1)
-        edges = torch.nonzero((distances < knobs["cutoff"]) & (distances > 0)).T
-        frame = torch.zeros(len(species), dtype=torch.int64)
-        energy, forces = model.energies_and_forces(Graph(species, positions, edges, frame, 1), create_graph=False)
-        torch.testing.assert_close(energy.detach(), values[f"{molecule}.energy"], rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(forces, values[f"{molecule}.forces"], rtol=1e-10, atol=1e-12)
+    _check_molecules(model, knobs["cutoff"], values)
 
 
 @pytest.mark.parametrize("terms", ["whole", "cut", "network"])
