@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from chemscale.data import sources, structures
+from chemscale.data.blocks import Rejected
 from chemscale.data.frames import frame_row, write_frames
 from chemscale.data.runs import ChunkUnits, Ledger, finish_chunk, run_path, work_folder
-from chemscale.data.structures import Rejected, Structure
+from chemscale.data.structures import Structure
 from chemscale.data.subsets import time_splits
 from chemscale.data.unit_check import UnitCheck
 

@@ -51,7 +51,16 @@ MAKERS: dict[str, tuple[str, ...]] = {
         *_FRAMES,
         *_SOURCES,
     ),
-    "structures": ("data/ingest", "data/structures", "data/unit_check", *_FRAMES, *_SOURCES),
+    "structures": (
+        "data/blocks",
+        "data/ingest",
+        "data/own_frames",
+        "data/published_frames",
+        "data/structures",
+        "data/unit_check",
+        *_FRAMES,
+        *_SOURCES,
+    ),
 }
 MAKERS["trajectories"] = MAKERS["conformers"]
 STAGES: dict[str, tuple[str, ...]] = {

@@ -23,7 +23,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_masses
 
 from chemscale.data import conformers, xtb
-from chemscale.data.structures import Rejected, Structure, counts, read
+from chemscale.data.blocks import Rejected
+from chemscale.data.structures import Structure, counts, read
 from chemscale.data.unit_check import UnitCheck
 from chemscale.errors import DataError, InputError
 
@@ -159,7 +160,7 @@ def test_only_the_molecules_asked_for_are_read(tmp_path):
 
 @pytest.mark.parametrize("by_columns", [False, True])
 def test_md17_by_rows_and_by_columns(tmp_path, by_columns, monkeypatch):
-    monkeypatch.setattr("chemscale.data.structures._DISTANCES", 18)  # two frames at once
+    monkeypatch.setattr("chemscale.data.published_frames._DISTANCES", 18)  # two frames at once
     path, arrays = md17_file(tmp_path, frames=7)
     if by_columns:
         path, arrays = md17_file(tmp_path, **{key: np.asfortranarray(arrays[key]) for key in "REF"})
@@ -203,7 +204,7 @@ def test_lengths_in_bohr_change_positions_and_forces(tmp_path):
 
 @pytest.mark.parametrize(("parser", "most"), [("rmd17", 8000), ("ani1x", 8000), ("extxyz", 1200)])
 def test_memory_does_not_grow_with_the_frames(tmp_path, monkeypatch, parser, most):
-    monkeypatch.setattr("chemscale.data.structures._DISTANCES", 2000)
+    monkeypatch.setattr("chemscale.data.published_frames._DISTANCES", 2000)
 
     def peak(frames):
         if parser == "rmd17":
@@ -298,7 +299,7 @@ def database(path, rows, **written):
 
 
 def test_a_database_in_the_order_of_its_ids(tmp_path, monkeypatch):
-    monkeypatch.setattr("chemscale.data.structures._ROWS_OF_DATABASE", 2)
+    monkeypatch.setattr("chemscale.data.own_frames._ROWS_OF_DATABASE", 2)
     path = database(tmp_path / "own.db", [own_atoms(-14.5 + row, 0.1 * row) for row in range(5)], name="w", smiles="O")
     structures, rejected = taken(located("ase_db", path), {"molecule_key": "name"})
     assert rejected == {}
