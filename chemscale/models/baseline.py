@@ -18,7 +18,7 @@ from torch.nn import functional
 from chemscale.cost.parameters import SPECIES
 from chemscale.models.convolution import Interaction
 from chemscale.models.graph import Graph
-from chemscale.models.radial import Envelope, GaussianBasis, draw_linear_layers
+from chemscale.models.radial import Envelope, GaussianBasis, draw_linear_layers, linear_parts
 
 
 class Baseline(nn.Module):
@@ -44,7 +44,8 @@ class Baseline(nn.Module):
         seen = torch.cat([torch.ones_like(directions[:, :1]), directions * math.sqrt(3)], dim=1)
         basis = (self.basis(distances)[:, None, :] * seen[:, :, None]).flatten(1)
         cut = self.envelope(distances)
-        hidden = functional.silu(self.filter_input(basis)).chunk(len(self.interactions), dim=1)
+        layer = self.filter_input
+        hidden = linear_parts(basis, layer.weight, layer.bias, len(self.interactions))
         features = self.embedding(graph.species)
         for interaction, hidden_filter in zip(self.interactions, hidden, strict=True):
             features = features + interaction(features, hidden_filter, cut, graph)

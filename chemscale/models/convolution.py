@@ -22,8 +22,11 @@ class Interaction(nn.Module):
         self.atom_output = nn.Linear(width, width)
 
     def forward(self, features: Tensor, hidden_filter: Tensor, cut: Tensor, graph: Graph) -> Tensor:
-        """Features [A, width] to their update of the same shape; hidden filters and the cutoff's factors by pair."""
-        filters = cut_linear(self.filter_output, hidden_filter, cut)
+        """Features [A, width] to their update of the same shape.
+
+        `hidden_filter` [P, width] is the filters' first layer before its activation, `cut` [P] the cutoff's factor.
+        """
+        (filters,) = cut_linear(self.filter_output, self.activation(hidden_filter), cut)
         gathered = graph.sum_of_edges(graph.sent(self.atom_input(features)) * graph.of_pair(filters))
         update: Tensor = self.atom_output(self.activation(self.atom_hidden(gathered)))
         return update

@@ -92,11 +92,10 @@ class PaiNN(nn.Module):
         separations, lengths = graph.vectors()
         directions = separations / lengths[:, None]
         distances = graph.distances()
-        filters = cut_linear(self.filters, self.basis(distances), self.envelope(distances))
-        own_filters = filters.chunk(len(self.interactions), dim=1)
+        filters = cut_linear(self.filters, self.basis(distances), self.envelope(distances), len(self.interactions))
         scalars = self.embedding(graph.species)
         vectors = None  # zero before the first messages: nothing to gather and weigh there
-        for interaction, own in zip(self.interactions, own_filters, strict=True):
+        for interaction, own in zip(self.interactions, filters, strict=True):
             scalars, vectors = interaction(scalars, vectors, own, directions, graph)
         energies: Tensor = self.readout_output(functional.silu(self.readout_hidden(scalars)))
         return energies.squeeze(1)

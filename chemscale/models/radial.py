@@ -61,13 +61,22 @@ class BesselBasis(nn.Module):
         return (distances[:, None] * self.frequencies).sin() / distances[:, None]
 
 
-def cut_linear(layer: nn.Linear, inputs: Tensor, cut: Tensor) -> Tensor:
-    """layer(inputs) * cut for inputs [E, n] and factors [E], as one product of narrow inputs and not of wide outputs.
+def linear_parts(inputs: Tensor, weight: Tensor, bias: Tensor | None, parts: int) -> list[Tensor]:
+    """A linear layer's outputs in so many equal parts, each a tensor of its own.
+
+    A slice of a wider tensor would have a gradient as wide as the whole, zero but for the slice.
+    """
+    biases = [None] * parts if bias is None else bias.chunk(parts)
+    return [functional.linear(inputs, *own) for own in zip(weight.chunk(parts), biases, strict=True)]
+
+
+def cut_linear(layer: nn.Linear, inputs: Tensor, cut: Tensor, parts: int = 1) -> list[Tensor]:
+    """`linear_parts` of layer(inputs) * cut for inputs [E, n] and factors [E], as products of narrow inputs.
 
     The outputs are the widest tensors of a model: no pass over them is spent on the factor, nor on its gradients.
     """
     widened = torch.cat([inputs, torch.ones_like(cut)[:, None]], dim=1) * cut[:, None]
-    return functional.linear(widened, torch.cat([layer.weight, layer.bias[:, None]], dim=1))
+    return linear_parts(widened, torch.cat([layer.weight, layer.bias[:, None]], dim=1), None, parts)
 
 
 def draw_linear_layers(module: nn.Module, generator: torch.Generator) -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from chemscale.cost.parameters import SPECIES
 from chemscale.models.convolution import Interaction
 from chemscale.models.graph import Graph
-from chemscale.models.radial import Envelope, GaussianBasis, draw_linear_layers
+from chemscale.models.radial import Envelope, GaussianBasis, draw_linear_layers, linear_parts
 
 
 def _shifted_softplus(x: Tensor) -> Tensor:
@@ -37,7 +37,8 @@ class SchNet(nn.Module):
         """Energy per atom [A]."""
         distances = graph.distances()
         cut = self.envelope(distances)
-        hidden = _shifted_softplus(self.filter_input(self.basis(distances))).chunk(len(self.interactions), dim=1)
+        layer = self.filter_input
+        hidden = linear_parts(self.basis(distances), layer.weight, layer.bias, len(self.interactions))
         features = self.embedding(graph.species)
         for interaction, hidden_filter in zip(self.interactions, hidden, strict=True):
             features = features + interaction(features, hidden_filter, cut, graph)
