@@ -78,7 +78,7 @@ def theirs(family: str, python: str, folder: Path, seed: int, steps: int) -> dic
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     if family == "painn":
         command = [python, str(HERE / "schnetpack_train.py"), str(folder), str(seed), str(steps)]
-        done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+        done = subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.PIPE, text=True)
         found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
         return found
     settings = (HERE / "nequip.yaml").read_text().replace("${seed}", str(seed)).replace("${steps}", str(steps))
@@ -169,6 +169,7 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", default=["ours", "theirs"])
     parser.add_argument("--cores", type=int, default=1)
     asked = parser.parse_args()
+    peers_python = str(Path(asked.peers_python).absolute())
     for molecule in asked.molecules:
         cells = cells_of(molecule)
         for seed in asked.seeds:
@@ -186,7 +187,7 @@ def main() -> None:
                     else:
                         with tempfile.TemporaryDirectory() as scratch:
                             write_splits(cells["painn", seed], ROOT / "data", Path(scratch))
-                            found = theirs(family, asked.peers_python, Path(scratch), seed, STEPS[molecule])
+                            found = theirs(family, peers_python, Path(scratch), seed, STEPS[molecule])
                     write_rows(FILE, [run_row(family, molecule, peer, seed, found, time.monotonic() - begun)])
             for family in PEERS:
                 if (row := compared(finished(), family, molecule)) is not None:
