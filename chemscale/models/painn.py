@@ -80,7 +80,7 @@ class PaiNN(nn.Module):
         self.envelope = Envelope(cutoff, envelope)
         self.embedding = nn.Embedding(SPECIES, width)
         self.basis = BesselBasis(num_radial, cutoff)
-        # the filters of all interactions in one product: they read the same distances
+        # the filters of all interactions: they read the same distances
         self.filters = nn.Linear(num_radial, interactions * (3 if vectors else 1) * width)
         interaction = Interaction if vectors else ScalarInteraction
         self.interactions = nn.ModuleList(interaction(width) for _ in range(interactions))

@@ -27,7 +27,7 @@ class SchNet(nn.Module):
         self.envelope = Envelope(cutoff, envelope)
         self.embedding = nn.Embedding(SPECIES, width)
         self.basis = GaussianBasis(num_radial, cutoff)
-        # the first filter layer of all interactions in one product: they read the same distances
+        # the first filter layer of all interactions: they read the same distances
         self.filter_input = nn.Linear(num_radial, interactions * width)
         self.interactions = nn.ModuleList(Interaction(width, _shifted_softplus) for _ in range(interactions))
         self.readout_hidden = nn.Linear(width, max(1, width // 2))
