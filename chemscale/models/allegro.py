@@ -5,7 +5,8 @@ concatenated in place of being updated, the cutoff acts on the radial basis alon
 
 An edge's tensor features meet the environment of its central atom, a sum over that atom's edges. So the product's
 coupling is contracted with the environment once an atom, and each edge multiplies by the small matrix that results: the
-package contracts all three for every edge.
+package contracts all three for every edge. Channels come last in memory wherever edges are gone through, so that
+machine code takes several at once.
 """
 
 from __future__ import annotations
@@ -100,6 +101,26 @@ class Perceptron(nn.Module):
         return result
 
 
+class _Permuted(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, order: tuple[int, ...]) -> Tensor:
+        ctx.order = order
+        laid_out = values.permute(order).contiguous()
+        # a compiler would read the values where they were; it makes a tensor of what is viewed like this
+        return laid_out.as_strided(laid_out.shape, laid_out.stride())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        back = sorted(range(len(ctx.order)), key=ctx.order.__getitem__)
+        return permuted(gradient, tuple(back)), None
+
+
+def permuted(values: Tensor, order: tuple[int, ...]) -> Tensor:
+    """Dimensions in another order, contiguous in memory, and so is the gradient on its way back."""
+    result: Tensor = _Permuted.apply(values, order)  # type: ignore[no-untyped-call]
+    return result
+
+
 class Product(nn.Module):
     """The tensor product of edges' features with their central atoms' environments, each path weighed by channel."""
 
@@ -108,17 +129,16 @@ class Product(nn.Module):
         table = coupling(inputs, l_max, outputs)
         self.inputs, self.environment, self.outputs = table.shape[1:]
         self.weight = nn.Parameter(torch.empty(channels, len(table)))
-        # the environment's components last: they are what the first product sums over
         self.table: Tensor
-        self.register_buffer("table", table.transpose(2, 3).flatten(1).to(self.weight.dtype), persistent=False)
+        self.register_buffer("table", table.transpose(1, 2).flatten(1).to(self.weight.dtype), persistent=False)
 
     def forward(self, features: Tensor, environment: Tensor, graph: Graph) -> Tensor:
-        """Features [E, U, inputs] and environments [A, U, (l_max + 1)^2] to [E, U, outputs]."""
+        """Features [E, inputs, U] and environments [A, (l_max + 1)^2, U] to [E, outputs, U]."""
         channels = len(self.weight)
-        weighed = (self.weight @ self.table).view(channels, self.inputs * self.outputs, self.environment)
-        matrices = torch.bmm(environment.transpose(0, 1), weighed.transpose(1, 2)).transpose(0, 1)
-        own = graph.received(matrices).reshape(-1, self.inputs, self.outputs)
-        return torch.bmm(features.reshape(-1, 1, self.inputs), own).view(-1, channels, self.outputs)
+        weighed = (self.weight @ self.table).view(channels, self.environment, -1)
+        matrices = permuted(torch.bmm(permuted(environment, (2, 0, 1)), weighed), (1, 2, 0))
+        own = graph.received(matrices).view(-1, self.inputs, self.outputs, channels)
+        return (features[:, :, None] * own).sum(1)
 
 
 class Allegro(nn.Module):
@@ -155,12 +175,6 @@ class Allegro(nn.Module):
             for layer in range(interactions)
         )
         self.readout = Perceptron((interactions + 1) * width, max(1, width // 2), 1)
-        self.degree: Tensor
-        self.register_buffer(
-            "degree",
-            torch.tensor([degree for degree in range(l_max + 1) for _ in range(2 * degree + 1)]),
-            persistent=False,
-        )
 
     def forward(self, graph: Graph) -> Tensor:
         """Energy per atom [A]."""
@@ -177,15 +191,20 @@ class Allegro(nn.Module):
         for product, perceptron in zip(self.products, self.latents, strict=True):
             environment = graph.sum_of_edges(self._spread(weights, harmonics)) * self.sum_scale
             features = product(features, environment, graph)
-            found = perceptron(torch.cat([*known, features[:, :, 0]], dim=1))
+            found = perceptron(torch.cat([*known, features[:, 0]], dim=1))
             known.append(found[:, : self.width])
             weights = found[:, self.width :]
         energies = self.readout(torch.cat(known, dim=1)).squeeze(1) * (self.sum_scale / math.sqrt(2))
         return graph.sum_of_edges(energies)
 
     def _spread(self, weights: Tensor, harmonics: Tensor) -> Tensor:
-        """Harmonics [E, (l_max + 1)^2] weighed by channel and degree [E, U (l_max + 1)]: [E, U, (l_max + 1)^2]."""
-        return weights.view(weights.shape[0], self.tensors, -1).index_select(2, self.degree) * harmonics[:, None, :]
+        """Harmonics [E, (l_max + 1)^2] weighed by degree and channel [E, (l_max + 1) U]: [E, (l_max + 1)^2, U]."""
+        of_degree = weights.view(weights.shape[0], -1, self.tensors)
+        parts = [
+            of_degree[:, degree, None] * harmonics[:, degree**2 : (degree + 1) ** 2, None]
+            for degree in range(self.l_max + 1)
+        ]
+        return torch.cat(parts, dim=1)
 
 
 def build(knobs: dict[str, Any], generator: torch.Generator) -> Allegro:

@@ -57,8 +57,14 @@ def theirs(knobs: dict[str, Any]) -> torch.nn.Module:
     return model
 
 
-def mapped(model: torch.nn.Module, layers: int) -> dict[str, torch.Tensor]:
-    """Their weights under our names; products are stored outputs first, embeddings have a row for every element."""
+def mapped(model: torch.nn.Module, knobs: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Their weights under our names; products are stored outputs first, embeddings have a row for every element.
+
+    Outputs that weigh tensors are numbered by channel, then degree there, and by degree, then channel with us.
+    """
+    width, tensors, degrees = knobs["width"], knobs["tensors"], knobs["l_max"] + 1
+    weighing = torch.arange(tensors * degrees).view(tensors, degrees).T.flatten()
+    behind_latents = torch.cat([torch.arange(width), width + weighing])
     own = {name.split("model.func.")[-1]: value for name, value in model.state_dict().items()}
     found = {}
 
@@ -71,14 +77,17 @@ def mapped(model: torch.nn.Module, layers: int) -> dict[str, torch.Tensor]:
         found[f"{name}.weight"] = torch.zeros(119, rows.shape[1], dtype=rows.dtype)
         found[f"{name}.weight"][list(SPECIES.values())] = rows
     found["radial.weight"] = own["radial_chemical_embed.type_embed.basis_linear.mlp.0.weight"].T
-    found["first_tensors.weight"] = own["tensor_embed.env_embed_linear.mlp.0.weight"].T
-    found["first_latents.weight"] = own["allegro.first_layer_env_embed_projection.mlp.0.weight"].T
+    found["first_tensors.weight"] = own["tensor_embed.env_embed_linear.mlp.0.weight"].T[weighing]
+    found["first_latents.weight"] = own["allegro.first_layer_env_embed_projection.mlp.0.weight"].T[behind_latents]
     perceptron("two_body", "scalar_embed_mlp.mlp_module")
     perceptron("readout", "edge_readout.mlp_module")
+    layers = knobs["interactions"]
     for layer in range(layers):
         weights = own[f"allegro.tps.{layer}.weights"]
         found[f"products.{layer}.weight"] = weights if weights.ndim == 2 else weights[:, None]
         perceptron(f"latents.{layer}", f"allegro.latents.{layer}")
+        if layer < layers - 1:
+            found[f"latents.{layer}.output.weight"] = found[f"latents.{layer}.output.weight"][behind_latents]
     return found
 
 
@@ -90,7 +99,7 @@ def main() -> None:
     for size, own_knobs in SIZES.items():
         knobs = own_knobs | COMMON
         model = theirs(knobs)
-        stored = {f"weights.{name}": value for name, value in mapped(model, knobs["interactions"]).items()}
+        stored = {f"weights.{name}": value for name, value in mapped(model, knobs).items()}
         for index, (species, positions) in enumerate(frames()):
             edges = neighbours(positions, knobs["cutoff"])
             found = model({"pos": positions.clone(), "atom_types": types[species], "edge_index": edges})
