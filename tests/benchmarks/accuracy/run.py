@@ -120,9 +120,9 @@ def compared(rows: list[dict[str, Any]], family: str, molecule: str) -> dict[str
         [
             row[side]
             for row in rows
-            if row["what"].startswith(f"run {family} ") and row["case"] == molecule and row[side]
+            if row["what"].startswith(f"run {family} ") and row["case"] == molecule and row["peer"] == peer
         ]
-        for side in ("ours", "theirs")
+        for side, peer in (("ours", None), ("theirs", PEERS[family]))
     )
     if min(len(mine), len(other)) < 2:
         return None
