@@ -47,6 +47,9 @@ def status(config: _Config = Path("config.yaml"), as_json: _Json = False) -> Non
 
 def _status_text(found: dict[str, Any]) -> str:
     lines = [f"{found['study']}: " + ", ".join(f"{count} {state}" for state, count in found["counts"].items())]
+    if any(found["evaluations"].values()):
+        states = ", ".join(f"{count} {state}" for state, count in found["evaluations"].items())
+        lines.append(f"evaluations: {states}")
     for entry in found["cells"]:
         if entry["state"] in ("running", "failed"):
             waived = " (waived)" if entry["waived"] else ""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chemscale.errors import RecordError
+from chemscale.evaluations import EVALUATION
 from chemscale.io import read_json
 from chemscale.study import Study
 
@@ -50,14 +51,17 @@ def study_status(study: Study) -> dict[str, Any]:
     """The state of every cell and control of a study.
 
     Returns:
-        study, counts ({state: number}), cells ({path, state, reason, waived}), rerun (the command that runs the failed
-        cells again, null where none failed; a waived cell is not asked for again).
+        study, counts ({state: number}), cells ({path, state, reason, waived}), evaluations ({done, waiting}: of cells
+        that are not waived, beyond their loss), rerun (the command that runs the failed cells again, null where none
+        failed; a waived cell is not asked for again).
     """
     cells = []
     for cell in study.cells + study.controls:
         state, reason = cell_state(cell.folder(study.root))
         cells.append({"cell": cell.path, "state": state, "reason": reason, "waived": cell.path in study.waived})
     counts = Counter(entry["state"] for entry in cells)
+    evaluated = [path for path in study.evaluated if path not in study.waived]
+    done = sum((study.root / path / EVALUATION).exists() for path in evaluated)
     failed = [
         f"{study.root}/{entry['cell']}/metrics.json"
         for entry in cells
@@ -69,5 +73,6 @@ def study_status(study: Study) -> dict[str, Any]:
         "study": study.name,
         "counts": {state: counts[state] for state in STATES},
         "cells": cells,
+        "evaluations": {"done": done, "waiting": len(evaluated) - done},
         "rerun": f"snakemake {config}--keep-going --cores all {' '.join(failed)}" if failed else None,
     }

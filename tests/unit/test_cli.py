@@ -2,11 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from chemscale.study import load_study
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,6 +52,20 @@ def test_status_of_an_untouched_study(chemscale):
     status = json.loads(done.stdout)
     assert status["counts"] == {"done": 0, "running": 0, "failed": 0, "waiting": 24}
     assert status["rerun"] is None
+
+
+def test_status_counts_evaluations(chemscale, tmp_path):
+    shutil.copy(ROOT / "tests" / "smoke.yaml", tmp_path / "study.yaml")
+    before = json.loads(chemscale("status", "--config", "study.yaml", "--json").stdout)["evaluations"]
+    assert before["done"] == 0
+    assert before["waiting"] > 0
+    path = next(iter(load_study(ROOT / "tests" / "smoke.yaml").evaluated))
+    folder = tmp_path / "results" / "smoke" / path
+    folder.mkdir(parents=True)
+    (folder / "evaluation.json").write_text("{}")
+    after = json.loads(chemscale("status", "--config", "study.yaml", "--json").stdout)["evaluations"]
+    assert after == {"done": 1, "waiting": before["waiting"] - 1}
+    assert f"evaluations: 1 done, {after['waiting']} waiting" in chemscale("status", "--config", "study.yaml").stdout
 
 
 def test_fit_of_a_table(chemscale, tmp_path):
