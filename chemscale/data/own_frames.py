@@ -95,6 +95,8 @@ def _block(frame: _Frame, molecule: str, order: int, section: Mapping[str, Any])
         reason = "no_molecule"
     elif frame.periodic:
         reason = "periodic"
+    elif _numeric(charge := properties.get("charge")) and np.any(charge):
+        reason = "charged"
     elif energy is None:
         reason = "no_energy"
     elif forces is None:

@@ -54,7 +54,8 @@ def read(located: Mapping[str, Any], section: Mapping[str, Any]) -> Iterator[Str
 
     Reasons: not_computed (NaN as energy or force), not_finite, unknown_element, atoms_too_close (nearer than 0.6
     angstrom), force_too_large, wrong_shape (forces of another shape than positions); in own files also periodic,
-    no_energy, no_forces, no_molecule (without its `molecule_key`) and unreadable.
+    charged (training takes all frames as neutral), no_energy, no_forces, no_molecule (without its `molecule_key`) and
+    unreadable.
 
     Args:
         located: files (paths), parser, energy_unit and length_unit; forces are one over the other.
