@@ -7,6 +7,7 @@ fast. Building takes half a minute, so it is done once for all cells that share 
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import hashlib
 import logging
@@ -27,6 +28,10 @@ from chemscale.errors import InputError
 from chemscale.io import atomic_path, digest, read_json, sha256_file, write_json
 from chemscale.models.graph import Graph
 
+# bytes: what the allocator keeps for itself of what was freed, and the largest block that it takes from there; glibc's
+# numbers of the two settings (mallopt(3)), and the largest that it accepts for the second
+_KEPT, _LARGEST_KEPT = 2**28, 2**25
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 # more frames, atoms or edges than this a traced size is not meant for
 _LARGEST = 2**31 - 1
 
@@ -140,7 +145,19 @@ def graph_of(tensors: Sequence[Tensor], num_frames: int, shifts: Tensor | None =
     return Graph(species, positions, edges, frame, num_frames, shifts, pair=pair, first=first)
 
 
+def _keep_freed_memory() -> None:
+    """Have the allocator keep freed memory, up to 256 MB, for the process: machine code asks for it again at each call.
+
+    Pages that went back to the system cost a fault each when they are written next: a thousand in a step of SchNet.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):  # glibc's
+        library.mallopt(_TRIM_THRESHOLD, _KEPT)
+        library.mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT)
+
+
 def _load(path: Path, place: torch.device) -> Package:
+    _keep_freed_memory()
     # by name, since torch's function for it would import the compiler
     from torch._C._aoti import AOTIModelPackageLoader
 
