@@ -8,8 +8,8 @@ from torch.utils.flop_counter import flop_registry
 from chemscale.cost.flops import language_flops, potential_flops
 from chemscale.cost.memory import peak_bytes
 from chemscale.cost.parameters import count
-from chemscale.data.neighbours import edge_pairs
 from chemscale.cost.tensors import product_sizes
+from chemscale.data.neighbours import edge_pairs
 from chemscale.families import reach
 from chemscale.models import registry
 from chemscale.models.graph import Graph
