@@ -46,10 +46,12 @@ def status(config: _Config = Path("config.yaml"), as_json: _Json = False) -> Non
 
 
 def _status_text(found: dict[str, Any]) -> str:
-    lines = [f"{found['study']}: " + ", ".join(f"{count} {state}" for state, count in found["counts"].items())]
+    def counted(states: dict[str, int]) -> str:
+        return ", ".join(f"{count} {state}" for state, count in states.items())
+
+    lines = [f"{found['study']}: {counted(found['counts'])}"]
     if any(found["evaluations"].values()):
-        states = ", ".join(f"{count} {state}" for state, count in found["evaluations"].items())
-        lines.append(f"evaluations: {states}")
+        lines.append(f"evaluations: {counted(found['evaluations'])}")
     for entry in found["cells"]:
         if entry["state"] in ("running", "failed"):
             waived = " (waived)" if entry["waived"] else ""
