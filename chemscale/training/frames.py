@@ -56,7 +56,8 @@ class Frames:
         self.sizes, self.degrees = sizes, degrees
         # atoms numbered over the whole split
         first = np.repeat(self.offsets[:-1], degrees)
-        edges = all_edges[_ranges(all_offsets[index], degrees)].T.astype(np.int64) + first
+        # one row after the other in memory: index_select would copy a transposed array whole, for each batch
+        edges = np.ascontiguousarray(all_edges[_ranges(all_offsets[index], degrees)].T, dtype=np.int64) + first
         species = data.species[atoms]
         references = np.add.reduceat(reference[species], self.offsets[:-1])
         self.species = torch.from_numpy(species.astype(np.int64)).to(place)
