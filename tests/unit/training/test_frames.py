@@ -32,6 +32,15 @@ def test_a_batch_holds_its_frames_in_the_order_asked(data):
     assert (batch.graph.frame[batch.graph.edges[0]] == batch.graph.frame[batch.graph.edges[1]]).all()
 
 
+def test_what_batches_are_cut_from_is_laid_out_for_it(data):
+    # an array of another layout is copied whole for each batch
+    index = np.arange(4)
+    frames = Frames(data, index, 4.0, np.zeros(119), 1.0, torch.device("cpu"))
+    kept = {name: value for name, value in vars(frames).items() if isinstance(value, torch.Tensor)}
+    assert {"edges", "positions", "forces", "pair"} <= set(kept)
+    assert [name for name, value in kept.items() if not value.is_contiguous()] == []
+
+
 def test_rotations_are_uniform_and_fixed_by_their_step():
     turned = rotations(4000, 7, 3)
     np.testing.assert_allclose(turned @ turned.transpose(0, 2, 1), np.broadcast_to(np.eye(3), turned.shape), atol=1e-12)
