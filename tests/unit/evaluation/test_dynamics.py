@@ -189,3 +189,27 @@ def test_interval_of_the_median_covers_as_often_as_it_says():
 def test_distance_error_lies_between_nothing_and_two():
     assert distance_error(np.array([2.0, 2.0]), np.array([1.0, 1.0])) == 0
     assert distance_error(np.array([1.0, 0.0]), np.array([0.0, 5.0])) == 2
+
+
+def test_a_number_of_the_survivors_says_so():
+    def water(held):
+        over = 8 - held
+        free = {
+            "held": [True] * held + [False] * over,
+            "every_ps": 0.1,
+            "energy_changes": [[0.1, 0.2, 0.3, 0.4]] * held + [[5.0]] * over,
+            "temperatures": [300.0] * 8,
+        }
+        told = {"ended_ps": [None] * held + [0.05] * over, "cap_ps": 1.0, "temperatures": [300.0] * held + [None] * over,
+                "distances": [[5, 5]] * 8, "reference_distances": [[5, 5], [5, 5]], "free": free}  # fmt: skip
+        found = dynamics_results({"molecules": {"water": told}}, Resampling(0.9, 200, 0))
+        return {row["metric"]: row for row in found if row["subject"] == "water"}
+
+    whole, half, one = water(8), water(4), water(1)
+    assert whole["energy_drift"]["value"] == pytest.approx(1.0)
+    assert (whole["energy_drift"]["reason"], whole["distance_mae"]["reason"]) == (None, None)
+    assert half["energy_drift"]["low"] is not None
+    assert half["energy_drift"]["reason"] == "of the 4 replicas of 8 that held long enough"
+    assert half["distance_mae"]["reason"] == "with what 4 replicas of 8 showed before they were over"
+    assert (one["energy_drift"]["low"], one["energy_drift"]["high"]) == (None, None)
+    assert "no interval from fewer than 4" in one["energy_drift"]["reason"]
