@@ -12,7 +12,7 @@
 PYTHON ?= python3
 # options of pip that choose a build of torch, such as the index of CPU builds; see PyTorch's installation page
 TORCH_ARGS ?=
-# processor cores that the study may use
+# processor cores that the study and the tests may use
 CORES ?= 2
 # the study
 CONFIG ?= config.yaml
@@ -31,7 +31,7 @@ run: $(STAMP)
 	@$(BIN)/python workflow/run_study.py --cores $(CORES) --configfile $(CONFIG)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(CORES) --dist loadgroup
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

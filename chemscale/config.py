@@ -438,13 +438,22 @@ class Dynamics(Section):
     data: Name  # a data set of trajectories: where replicas start, and what they are compared with
     molecules: Annotated[list[Name], Field(min_length=1)] | None = None  # of that data set; all by default
     replicas: Annotated[int, Field(ge=2, le=1000, strict=True)] = 8
-    temperature: PositiveFloat = 500.0  # kelvin
+    # kelvin; that of the data set, which need not be named where it states one
+    temperature: PositiveFloat | None = None
     nvt_ps: PositiveFloat
     nvt_timestep_fs: Annotated[float, Field(gt=0, le=5)] = 0.5
     friction_per_ps: PositiveFloat = 10.0
     nve_ps: PositiveFloat | None = None
     nve_timestep_fs: Annotated[float, Field(gt=0, le=5)] = 0.25
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _whole_numbers_of_steps(self) -> Dynamics:
+        for span, timestep in ((self.nvt_ps, self.nvt_timestep_fs), (self.nve_ps, self.nve_timestep_fs)):
+            steps = (span or 0.0) * 1000 / timestep
+            if abs(steps - round(steps)) > 1e-6:
+                raise ValueError(f"{span:g} ps are {steps:.6g} steps of {timestep:g} fs; choose a whole number of steps")
+        return self
 
 
 class PotentialEvaluation(Section):

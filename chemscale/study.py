@@ -228,6 +228,7 @@ def _add_evaluated(study: Study, name: str, evaluation: LanguageEvaluation | Pot
             raise ConfigError(f"{where}.dynamics.data", repr(data), "name a data set of trajectories of this study")
         # the folder that holds it, so that an evaluation belongs to its content
         asked["dynamics"]["key"] = study.data_key(data)
+        asked["dynamics"]["temperature"] = _temperature(where, study.config.data[data], asked["dynamics"])
     for index, block in enumerate(evaluation.grid):
         for point in itertools.product(block.sizes, block.num_samples, block.seeds):
             if point not in known:
@@ -237,6 +238,20 @@ def _add_evaluated(study: Study, name: str, evaluation: LanguageEvaluation | Pot
                 found = f"{known[point]} for the second time"
                 raise ConfigError(f"{where}.grid.{index}", found, "name each cell once")
             study.evaluated[known[point]] = asked
+
+
+def _temperature(where: str, data: Any, dynamics: Mapping[str, Any]) -> float:
+    """The temperature of dynamics in kelvin: that of the trajectories, where their section states one."""
+    stated, asked = getattr(data, "temperature", None), dynamics["temperature"]
+    if stated is None and asked is None:
+        raise ConfigError(f"{where}.dynamics.temperature", "none", f"state that of {dynamics['data']}, in kelvin")
+    if None not in (stated, asked) and stated != asked:
+        raise ConfigError(
+            f"{where}.dynamics.temperature",
+            f"{asked:g} K, where {dynamics['data']} is at {stated:g} K",
+            "leave it out: stability and distances are compared with the trajectory's",
+        )
+    return float(stated if asked is None else asked)
 
 
 def _check_family(path: Path, config: StudyConfig, name: str, section: Any) -> None:

@@ -21,6 +21,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SMOKE = "tests/smoke.yaml"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep in one process of `pytest -n` what shares things dear to make: a file's tests, and all of the workflow."""
+    workflow = REPOSITORY / "tests" / "workflow"
+    for item in items:
+        group = workflow if workflow in item.path.parents else item.path
+        item.add_marker(pytest.mark.xdist_group(group.relative_to(REPOSITORY).as_posix()))
+
+
 @dataclass(frozen=True)
 class Tree:
     """A copy of the working tree; commands run in it use its own `chemscale`."""

@@ -39,6 +39,7 @@ _SKIN = 1.0
 # femtoseconds between two looks at the bonds, at the distances, and at the energy
 _LOOK, _SAMPLE = 5.0, 20.0
 _ENERGIES = 200  # the most total energies that are kept of a replica
+_FRAMES = 1000  # of a reference trajectory that are measured at a time
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,13 @@ class Reference:
         return frames[np.linspace(0, len(frames) - 1, replicas).round().astype(np.int64)]
 
     def bonds(self) -> tuple[NDArray[np.int64], Array]:
-        """The bonded pairs [2, B], and their mean lengths [B] in angstrom."""
+        """The bonded pairs [2, B], and their mean lengths [B] in angstrom; `DataError` where there is none."""
         one, other = np.triu_indices(len(self.species), 1)
-        lengths = np.linalg.norm(self.positions[:, one] - self.positions[:, other], axis=2).mean(0)
+        lengths = sum(distances.sum(0) for distances in _distances(self.positions)) / len(self.positions)
         radii = covalent_radii[self.species]
         bonded = lengths < _BONDED * (radii[one] + radii[other])
+        if not bonded.any():
+            raise DataError(f"simulate {self.molecule}", "no two atoms of it bonded", "name molecules with a bond")
         return np.stack([one[bonded], other[bonded]]), lengths[bonded]
 
     def bins(self) -> int:
@@ -76,34 +79,43 @@ class Reference:
 
 
 def references(folder: Path, molecules: list[str] | None) -> Iterator[Reference]:
-    """The trajectories of the molecules named, or of all, that a data folder holds, by name.
+    """The trajectories of the molecules named, or of all, that a data folder holds, by name; one at a time in memory.
 
     Raises:
         DataError: it does not hold one of them, or a molecule's frames differ in their atoms.
     """
-    found: dict[str, list[tuple[int, str, bytes, Array]]] = {}
-    for table in stream(folder, ["molecule", "frame", "split", "species", "positions"]):
-        for row in table.to_pylist():
-            if molecules is None or row["molecule"] in molecules:
-                positions = np.array(row["positions"]).reshape(-1, 3)
-                entry = (row["frame"], row["split"], bytes(row["species"]), positions)
-                found.setdefault(row["molecule"], []).append(entry)
-    if missing := sorted(set(molecules or []) - set(found)):
+    held = {name for table in stream(folder, ["molecule"]) for name in table["molecule"].unique().to_pylist()}
+    if missing := sorted(set(molecules or []) - held):
         raise DataError(
             f"simulate {', '.join(missing)}", f"no frame of it in {folder}", "name molecules of that data set"
         )
-    for molecule, rows in sorted(found.items()):
-        rows.sort(key=lambda row: row[0])
-        if len({row[2] for row in rows}) > 1:
-            raise DataError(
-                f"the trajectory of {molecule} in {folder}", "frames of different atoms", "name a single molecule"
-            )
-        yield Reference(
-            molecule,
-            np.frombuffer(rows[0][2], np.uint8),
-            np.stack([row[3] for row in rows]),
-            np.array([row[1] == "test" for row in rows]),
+    for molecule in sorted(held if molecules is None else set(molecules)):
+        yield _reference(folder, molecule)
+
+
+def _reference(folder: Path, molecule: str) -> Reference:
+    """The trajectory of one molecule that a data folder holds."""
+    import pyarrow.compute as pc
+
+    frames, splits, positions, atoms = [], [], [], set()
+    for table in stream(folder, ["molecule", "frame", "split", "species", "positions"]):
+        mine = table.filter(pc.equal(table["molecule"], molecule))
+        frames += mine["frame"].to_pylist()
+        splits += mine["split"].to_pylist()
+        atoms |= {bytes(species) for species in mine["species"].to_pylist()}
+        positions.append(pc.list_flatten(mine["positions"]).to_numpy())
+    if len(atoms) > 1:
+        raise DataError(
+            f"the trajectory of {molecule} in {folder}", "frames of different atoms", "name a single molecule"
         )
+    species = np.frombuffer(atoms.pop(), np.uint8)
+    order = np.argsort(frames, kind="stable")
+    return Reference(
+        molecule,
+        species,
+        np.concatenate(positions).reshape(len(frames), len(species), 3)[order],
+        np.array(splits)[order] == "test",
+    )
 
 
 def evaluate(predict: Predict, reach: float, folder: Path, settings: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
@@ -254,7 +266,8 @@ def _run_thermostat(replicas: _Replicas, settings: Mapping[str, Any]) -> dict[st
     while done < steps and bool(replicas.moving.any()):
         replicas.step(timestep * fs, settings["friction_per_ps"] / (1000 * fs))
         done += 1
-        if done % look == 0 or done == steps:
+        # before distances are counted, too: what is broken has none
+        if done % look == 0 or done % sample == 0 or done == steps:
             replicas.stop_broken()
             for replica in torch.nonzero(~replicas.moving).flatten().tolist():
                 ended[replica] = done if ended[replica] is None else ended[replica]
@@ -307,10 +320,19 @@ def _run_free(replicas: _Replicas, settings: Mapping[str, Any]) -> dict[str, Any
 def _counts_of_reference(reference: Reference) -> list[list[int]]:
     """Counts of distances by bins in the two halves of a reference trajectory."""
     bins = reference.bins()
-    one, other = np.triu_indices(len(reference.species), 1)
     found = []
     for half in np.array_split(reference.positions, 2):
-        distances = np.linalg.norm(half[:, one] - half[:, other], axis=2)
-        places = np.minimum((distances / BIN).astype(np.int64), bins - 1)
-        found.append(np.bincount(places.ravel(), minlength=bins).tolist())
+        counts = np.zeros(bins, np.int64)
+        for distances in _distances(half):
+            places = np.minimum((distances / BIN).astype(np.int64), bins - 1)
+            counts += np.bincount(places.ravel(), minlength=bins)
+        found.append(counts.tolist())
     return found
+
+
+def _distances(positions: Array) -> Iterator[Array]:
+    """The distances between all pairs of atoms [frames, pairs], some frames at a time: trajectories are long."""
+    one, other = np.triu_indices(positions.shape[1], 1)
+    for start in range(0, len(positions), _FRAMES):
+        some = positions[start : start + _FRAMES]
+        yield np.linalg.norm(some[:, one] - some[:, other], axis=2)

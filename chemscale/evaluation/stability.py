@@ -23,6 +23,8 @@ Array = NDArray[np.float64]
 LARGEST_STRAIN = 0.5
 # width of a bin of distances in angstrom
 BIN = 0.05
+# replicas that a mean over them needs for an interval: of fewer, resamples say too little of what the others might be
+MIN_HELD = 4
 
 
 def dynamics_results(raw: Mapping[str, Any], resampling: Resampling) -> list[dict[str, Any]]:
@@ -123,9 +125,14 @@ def _mean(
     missing = sum(len(group) for group in groups) - len(values)
     if not len(values):
         return result("dynamics", metric, subject, None, None, unit, "no replica held long enough")
-    drawn = values[random.integers(len(values), size=(resampling.resamples, len(values)))].mean(1)
-    told = f"{missing} of the replicas did not hold" if missing else None
-    return result("dynamics", metric, subject, float(values.mean()), resampling.ends(drawn), unit, told)
+    reasons = [f"of the {len(values)} replicas of {len(values) + missing} that held long enough"] if missing else []
+    interval = None
+    if len(values) < MIN_HELD:
+        reasons.append(f"no interval from fewer than {MIN_HELD}")
+    else:
+        drawn = values[random.integers(len(values), size=(resampling.resamples, len(values)))].mean(1)
+        interval = resampling.ends(drawn)
+    return result("dynamics", metric, subject, float(values.mean()), interval, unit, "; ".join(reasons) or None)
 
 
 def distance_error(counts: Array, reference: Array) -> float:
@@ -142,6 +149,9 @@ def _distances(
     if any(not counts.sum() for counts in sampled):
         reason = "the replicas of a molecule were over before their first sample"
         return result("dynamics", "distance_mae", subject, None, None, "1", reason)
+    ended = [time for told in molecules for time in told["ended_ps"]]
+    over = sum(time is not None for time in ended)
+    told = f"with what {over} replicas of {len(ended)} showed before they were over" if over else None
 
     def error(counts: Array, reference: Array, weights: Array) -> float:
         total = weights @ counts
@@ -157,7 +167,7 @@ def _distances(
         mean([random.multinomial(len(c), np.full(len(c), 1 / len(c))).astype(np.float64) for c in sampled])
         for _ in range(resampling.resamples)
     ]
-    return result("dynamics", "distance_mae", subject, value, resampling.ends(np.array(drawn)), "1")
+    return result("dynamics", "distance_mae", subject, value, resampling.ends(np.array(drawn)), "1", told)
 
 
 def _reference(subject: str, molecules: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -44,6 +44,8 @@ DYNAMICS_WORDS = {
     "energy_drift": ("drift of energy", "meV/atom/ps"),
     "free_temperature": ("temperature at constant energy", "K"),
 }
+# numbers of the replicas that held, which say what was left out
+OF_SURVIVORS = ("distance_mae", "temperature", "energy_drift", "free_temperature")
 FEATURE_WORDS = {"trained": "trained", "untrained": "untrained", "morgan": "Morgan", "constant": "constant"}
 
 

@@ -93,7 +93,7 @@ class FamilyResults:
     effects: list[Row]
     slopes: list[Row]
     evaluation: list[Row]
-    evaluate: dict[str, Any]  # what the config asks of it beyond the loss
+    evaluate: dict[str, Any]  # what the study asks of its cells beyond the loss
 
     @property
     def dynamics(self) -> dict[str, Any]:
@@ -293,7 +293,7 @@ def load_results(root: Path) -> Results:
             effects=of(name, "control_effects"),
             slopes=of(name, "slopes"),
             evaluation=[row for row in rows["evaluation"] if family_of.get(row["cell"]) == name],
-            evaluate=study["config"]["evaluate"].get(name) or {},
+            evaluate=next((asked for path, asked in study["evaluated"].items() if path.split("/")[1] == name), {}),
         )
         for name in FAMILIES
         if study["config"]["families"].get(name) is not None

@@ -101,6 +101,18 @@ def edited(tmp_path):
             "trajectories",
         ),
         (("evaluate", "painn", "dynamics", "replicas", 1), "evaluate.painn.dynamics.replicas", "1", "2"),
+        (
+            ("evaluate", "painn", "dynamics", "nvt_timestep_fs", 0.3),
+            "evaluate.painn.dynamics",
+            "steps of 0.3 fs",
+            "a whole number of steps",
+        ),
+        (
+            ("evaluate", "painn", "dynamics", "temperature", 300),
+            "evaluate.painn.dynamics.temperature",
+            "300 K, where trajectories is at 500 K",
+            "leave it out",
+        ),
         (("evaluate", "painn", "probe", {}), "evaluate.painn.probe", "an unknown key", "dynamics"),
         (
             ("families", "painn", "sizes", "w4", "envelope", "step"),
@@ -161,6 +173,7 @@ def test_evaluated_cells_are_resolved_and_the_resolved_config_is_a_config_again(
     moved = {path: told["dynamics"] for path, told in evaluated.items() if path.startswith("cells/painn")}
     assert sorted(moved) == ["cells/painn/w4/n32/seed0", "cells/painn/w8/n32/seed0"]
     assert moved["cells/painn/w4/n32/seed0"]["key"] == study.data_key("trajectories")
+    assert moved["cells/painn/w4/n32/seed0"]["temperature"] == 500.0
     language = {path: told for path, told in evaluated.items() if path.startswith("cells/chemgpt")}
     assert language == {f"cells/chemgpt/{size}/n400/seed0": asked for size in ("w8", "w16")}
     again = study_of(StudyConfig.model_validate(study.resolved()["config"]), Path("again"))

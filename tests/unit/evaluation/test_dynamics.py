@@ -99,12 +99,50 @@ def test_a_molecule_that_falls_apart_ends_and_harms_no_other(folder):
     assert all(np.isfinite(raw["molecules"]["water"]["distances"]).ravel())
 
 
-def test_what_cannot_be_simulated_is_told(folder):
+@pytest.mark.parametrize("timestep", [0.3, 0.4])
+def test_what_breaks_between_a_look_and_a_sample_has_no_distances(folder, timestep):
+    sample, calls = round(20 / timestep), 0
+
+    def breaks(graph):
+        nonlocal calls
+        calls += 1
+        energies, forces = _springs(30.0)(graph)
+        # the first call is that of the start: two replicas have no place at the step of the first sample
+        return energies, torch.where((graph.frame[:, None] < 2) & (calls == sample), torch.nan, forces)
+
+    settings = SETTINGS | {"nvt_ps": 0.24, "nvt_timestep_fs": timestep, "nve_ps": None}
+    raw, _ = dynamics.evaluate(breaks, 5.0, folder, settings)
+    water = raw["molecules"]["water"]
+    assert water["ended_ps"] == [sample * timestep / 1000] * 2 + [None] * 2
+    assert water["temperatures"][:2] == [None] * 2
+    assert all(water["temperatures"][2:])
+    assert [sum(counts) for counts in water["distances"]] == [0, 0] + [3 * (water["steps"] // sample)] * 2
+
+
+def test_a_reference_is_measured_in_parts_as_it_is_at_once(folder, monkeypatch):
+    (water,) = dynamics.references(folder, ["water"])
+    whole = (water.bonds()[1], dynamics._counts_of_reference(water))
+    monkeypatch.setattr(dynamics, "_FRAMES", 7)
+    np.testing.assert_allclose(water.bonds()[1], whole[0], rtol=1e-14)
+    assert dynamics._counts_of_reference(water) == whole[1]
+    distances = np.linalg.norm(water.positions[:, [0, 0, 1]] - water.positions[:, [1, 2, 2]], axis=2)
+    np.testing.assert_allclose(whole[0], distances[:, :2].mean(0), rtol=1e-14)
+
+
+def test_what_cannot_be_simulated_is_told(folder, tmp_path, write_data):
     with pytest.raises(DataError, match="no frame of it"):
         list(dynamics.references(folder, ["water", "methane"]))
     assert [reference.molecule for reference in dynamics.references(folder, None)] == ["oxide", "water"]
     with pytest.raises(DataError, match="1 test frames"):
         dynamics.evaluate(_springs(1.0), 5.0, folder, SETTINGS | {"molecules": ["oxide"]})
+    rows = [
+        {"group": str(i), "split": "test" if i % 2 else "train", "molecule": "argon", "frame": i, "species": [18, 18],
+         "positions": [[0.0, 0.0, 0.0], [3.8 + i / 100, 0.0, 0.0]], "energy": 0.0, "forces": [0.0] * 6}
+        for i in range(8)
+    ]  # fmt: skip
+    write_data(tmp_path / "pair", rows)
+    with pytest.raises(DataError, match="no two atoms of it bonded"):
+        dynamics.evaluate(_springs(1.0), 5.0, tmp_path / "pair", SETTINGS | {"molecules": ["argon"]})
 
 
 def test_bonds_are_those_of_the_molecule(folder):
@@ -151,3 +189,27 @@ def test_interval_of_the_median_covers_as_often_as_it_says():
 def test_distance_error_lies_between_nothing_and_two():
     assert distance_error(np.array([2.0, 2.0]), np.array([1.0, 1.0])) == 0
     assert distance_error(np.array([1.0, 0.0]), np.array([0.0, 5.0])) == 2
+
+
+def test_a_number_of_the_survivors_says_so():
+    def water(held):
+        over = 8 - held
+        free = {
+            "held": [True] * held + [False] * over,
+            "every_ps": 0.1,
+            "energy_changes": [[0.1, 0.2, 0.3, 0.4]] * held + [[5.0]] * over,
+            "temperatures": [300.0] * 8,
+        }
+        told = {"ended_ps": [None] * held + [0.05] * over, "cap_ps": 1.0, "temperatures": [300.0] * held + [None] * over,
+                "distances": [[5, 5]] * 8, "reference_distances": [[5, 5], [5, 5]], "free": free}  # fmt: skip
+        found = dynamics_results({"molecules": {"water": told}}, Resampling(0.9, 200, 0))
+        return {row["metric"]: row for row in found if row["subject"] == "water"}
+
+    whole, half, one = water(8), water(4), water(1)
+    assert whole["energy_drift"]["value"] == pytest.approx(1.0)
+    assert (whole["energy_drift"]["reason"], whole["distance_mae"]["reason"]) == (None, None)
+    assert half["energy_drift"]["low"] is not None
+    assert half["energy_drift"]["reason"] == "of the 4 replicas of 8 that held long enough"
+    assert half["distance_mae"]["reason"] == "with what 4 replicas of 8 showed before they were over"
+    assert (one["energy_drift"]["low"], one["energy_drift"]["high"]) == (None, None)
+    assert "no interval from fewer than 4" in one["energy_drift"]["reason"]
