@@ -452,7 +452,7 @@ class Dynamics(Section):
         for span, timestep in ((self.nvt_ps, self.nvt_timestep_fs), (self.nve_ps, self.nve_timestep_fs)):
             steps = (span or 0.0) * 1000 / timestep
             if abs(steps - round(steps)) > 1e-6:
-                raise ValueError(f"{span:g} ps are {steps:.6g} steps of {timestep:g} fs; choose a whole number of steps")
+                raise ValueError(f"{span:g} ps are {steps:.6g} steps of {timestep:g} fs: choose a whole number")
         return self
 
 

@@ -105,7 +105,7 @@ def edited(tmp_path):
             ("evaluate", "painn", "dynamics", "nvt_timestep_fs", 0.3),
             "evaluate.painn.dynamics",
             "steps of 0.3 fs",
-            "a whole number of steps",
+            "choose a whole number",
         ),
         (
             ("evaluate", "painn", "dynamics", "temperature", 300),

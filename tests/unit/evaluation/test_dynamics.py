@@ -200,8 +200,14 @@ def test_a_number_of_the_survivors_says_so():
             "energy_changes": [[0.1, 0.2, 0.3, 0.4]] * held + [[5.0]] * over,
             "temperatures": [300.0] * 8,
         }
-        told = {"ended_ps": [None] * held + [0.05] * over, "cap_ps": 1.0, "temperatures": [300.0] * held + [None] * over,
-                "distances": [[5, 5]] * 8, "reference_distances": [[5, 5], [5, 5]], "free": free}  # fmt: skip
+        told = {
+            "ended_ps": [None] * held + [0.05] * over,
+            "cap_ps": 1.0,
+            "temperatures": [300.0] * held + [None] * over,
+            "distances": [[5, 5]] * 8,
+            "reference_distances": [[5, 5], [5, 5]],
+            "free": free,
+        }
         found = dynamics_results({"molecules": {"water": told}}, Resampling(0.9, 200, 0))
         return {row["metric"]: row for row in found if row["subject"] == "water"}
 
