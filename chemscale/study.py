@@ -242,16 +242,19 @@ def _add_evaluated(study: Study, name: str, evaluation: LanguageEvaluation | Pot
 
 def _temperature(where: str, data: Any, dynamics: Mapping[str, Any]) -> float:
     """The temperature of dynamics in kelvin: that of the trajectories, where their section states one."""
-    stated, asked = getattr(data, "temperature", None), dynamics["temperature"]
-    if stated is None and asked is None:
-        raise ConfigError(f"{where}.dynamics.temperature", "none", f"state that of {dynamics['data']}, in kelvin")
-    if None not in (stated, asked) and stated != asked:
+    stated: float | None = getattr(data, "temperature", None)
+    asked: float | None = dynamics["temperature"]
+    if asked is None:
+        if stated is None:
+            raise ConfigError(f"{where}.dynamics.temperature", "none", f"state that of {dynamics['data']}, in kelvin")
+        return stated
+    if stated is not None and stated != asked:
         raise ConfigError(
             f"{where}.dynamics.temperature",
             f"{asked:g} K, where {dynamics['data']} is at {stated:g} K",
             "leave it out: stability and distances are compared with the trajectory's",
         )
-    return float(stated if asked is None else asked)
+    return asked
 
 
 def _check_family(path: Path, config: StudyConfig, name: str, section: Any) -> None:

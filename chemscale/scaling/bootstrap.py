@@ -3,8 +3,9 @@
 A resample is parametric: losses at the design points are drawn around the fitted law, with
 
 - run noise: Gaussian on the log loss, standard deviation sd/sqrt(number of seeds). The sd is pooled over the design
-  points with two or more seeds; it is itself uncertain, so each resample draws it anew, sd sqrt(dof / chi2(dof)). Few
-  replicates are not resampled: of four points, two or fewer distinct ones are left a third of the time;
+  points of the family with two or more seeds, or over those in question alone where theirs is another (`noise_of`); it
+  is itself uncertain, so each resample draws it anew, sd sqrt(dof / chi2(dof)). Few replicates are not resampled: of
+  four points, two or fewer distinct ones are left a third of the time;
 - test noise: test clusters (molecules' constitutions, time blocks) drawn with replacement, the same draw for all
   cells of a test set. What all cells share then moves amplitudes and not exponents.
 """
@@ -12,6 +13,7 @@ A resample is parametric: losses at the design points are drawn around the fitte
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +22,10 @@ from scipy import stats
 
 from chemscale.errors import RecordError
 from chemscale.scaling.law import Array, Index
+
+MIN_DOF = 3  # of replicates, from which on the noise is theirs
+# two variances are taken for different, and one of many for an outlier, below this p-value
+UNEVEN_P = 0.01
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,50 @@ def pooled_noise(log_losses: Array, points: Index) -> Noise:
         return Noise(None, 0)
     means = np.bincount(index, log_losses) / counts
     return Noise(float(np.sqrt(((log_losses - means[index]) ** 2).sum() / dof)), dof)
+
+
+def noise_of(
+    log_losses: Array, points: Index, chosen: Sequence[int], names: Sequence[str]
+) -> tuple[Noise, tuple[str, ...]]:
+    """The noise of a run at some design points of a family, and what a reader has to know of it.
+
+    It is the family's, unless the replicates of the chosen points have another variance than all others (an F-test at
+    `UNEVEN_P`): a run that went wrong elsewhere then says nothing of them. A design point that has more of the noise
+    than chance would give one of so many is named (Cochran's test of an outlying variance, 1941, as an F-test).
+
+    Args:
+        log_losses: of all runs of the family, [runs].
+        points: the index of each run's design point, [runs].
+        chosen: the design points in question.
+        names: of the design points.
+    """
+    mine = np.isin(points, chosen)
+    found, notes = pooled_noise(log_losses, points), []
+    own, others = (pooled_noise(log_losses[which], points[which]) for which in (mine, ~mine))
+    if own.sd and others.sd and own.dof >= MIN_DOF:
+        ratio = (own.sd / others.sd) ** 2
+        if 2 * min(stats.f.cdf(ratio, own.dof, others.dof), stats.f.sf(ratio, own.dof, others.dof)) < UNEVEN_P:
+            found = own
+            notes.append(
+                f"the noise between seeds is that of these points, {100 * own.sd:.2f} %: elsewhere in the family it is "
+                f"{100 * others.sd:.2f} %"
+            )
+            log_losses, points = log_losses[mine], points[mine]
+    for point in np.unique(points):
+        here = points == point
+        one, rest = (pooled_noise(log_losses[which], points[which]) for which in (here, ~here))
+        if one.sd and rest.sd:
+            # of all design points with replicates, any might be the outlier
+            count = len(np.unique(points))
+            p_value = count * float(stats.f.sf((one.sd / rest.sd) ** 2, one.dof, rest.dof))
+            if p_value < UNEVEN_P:
+                losses = ", ".join(f"{loss:.4g}" for loss in np.exp(np.sort(log_losses[here])))
+                share = one.dof * one.sd**2 / (one.dof * one.sd**2 + rest.dof * rest.sd**2)
+                notes.append(
+                    f"{100 * share:.0f} % of the noise between seeds comes of {names[point]} (losses {losses}), more "
+                    "than chance gives one point: see whether a run went wrong there"
+                )
+    return found, tuple(notes)
 
 
 def draw(points: int, resamples: int, seed: int, stream: str, shifts: Array | None = None) -> Draws:

@@ -6,8 +6,9 @@ quantity is the second series' number minus the first's:
 - `exponent_data`, `exponent_data_offset`: the exponents of L(D), a power law without and with a floor E;
 - `log_loss_mean`, `log_loss_largest`: log(L second / L first), as a mean over the subsets and at the largest one.
 
-What varies in an interval is what varies in those of the laws. Noise between seeds is drawn for each family on its own,
-with the sd that the replicates of all its cells give and the uncertainty of that sd; losses scatter around the fitted
+What varies in an interval is what varies in those of the laws. Noise between seeds is drawn for each series on its own,
+with the sd that the replicates of its family give, or its own where that is another (`bootstrap.noise_of`), and the
+uncertainty of that sd; losses scatter around the fitted
 law for an exponent, around the observed means for a log loss. Test clusters are drawn once for both where both were
 tested on the same ones (`paired`): what is hard for both then cancels. A percentile interval of the differences between
 the same resamples follows. What does not vary: the subsets of the grid, the two sizes, their learning rates, the
@@ -26,14 +27,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from chemscale.scaling.bootstrap import MIN_DOF, Noise
 from chemscale.scaling.design import METRIC, Design, design
-from chemscale.scaling.estimate import MIN_DOF, Estimate, Points, estimate, quantiles
+from chemscale.scaling.estimate import Estimate, Points, estimate, quantiles
 from chemscale.scaling.law import LAWS, Array
 from chemscale.scaling.verdict import Reason, accepted, check_points
 
@@ -69,6 +71,8 @@ class _Series:
     design: Design
     size: str
     points: list[int]  # rows of the design's points, by rising number of samples
+    noise: Noise  # of a run of the series
+    notes: tuple[str, ...]  # on the noise
 
     @property
     def chosen(self) -> pd.DataFrame:
@@ -77,7 +81,7 @@ class _Series:
 
     def largest(self) -> _Series:
         """The series at its largest subset alone."""
-        return _Series(self.design, self.size, self.points[-1:])
+        return replace(self, points=self.points[-1:])
 
     def __str__(self) -> str:
         return f"{self.design.name} {self.size}"
@@ -133,9 +137,10 @@ def contrast_table(
             "level_nominal": float(settings["level"]),
             "paired": bool(tested[first]) and tested[first] == tested[second],
             "comparisons": roles[asked["role"]],
-            "seed_dof": min(one.design.noise.dof for one in series),
+            "seed_dof": min(one.noise.dof for one in series),
         }
-        rows += [_row(series, quantity, shared) for quantity in QUANTITIES]
+        told = _sides(series)
+        rows += [_row(series, quantity, shared, told) for quantity in QUANTITIES]
     kinds = {"string": "str", "int64": "int64", "double": "float64", "bool": "boolean"}
     frame = pd.DataFrame(rows, columns=list(CONTRAST_COLUMNS))
     return frame.astype({column: kinds[kind] for column, kind in CONTRAST_COLUMNS.items() if kind in kinds})
@@ -154,17 +159,48 @@ def _series(designs: Mapping[str, Design], between: Sequence[Mapping[str, Any]])
         mine = points[points["size"] == side["size"]]
         rows.append({int(number): int(at) for at, number in mine["num_samples"].items()})
     common = sorted(set(rows[0]) & set(rows[1]))
-    return [
-        _Series(designs[side["family"]], side["size"], [at[number] for number in common])
-        for side, at in zip(between, rows, strict=True)
-    ]
+    series = []
+    for side, at in zip(between, rows, strict=True):
+        shared = [at[number] for number in common]
+        series.append(_Series(designs[side["family"]], side["size"], shared, *designs[side["family"]].noise_of(shared)))
+    return series
 
 
 def _protocols(series: Sequence[_Series]) -> list[str]:
     return sorted({protocol for one in series for protocol in one.design.protocols})
 
 
-def _row(series: list[_Series], quantity: str, shared: Mapping[str, Any]) -> dict[str, Any]:
+def _sides(series: Sequence[_Series]) -> list[str]:
+    """In what the two series differ besides their losses, as far as their records tell: what nobody should overlook."""
+    notes = []
+    subsets = [set(one.design.points.loc[one.design.points["size"] == one.size, "num_samples"]) for one in series]
+    for one, mine, others in zip(series, subsets, reversed(subsets), strict=True):
+        if missing := sorted(others - mine):
+            words = ", ".join(f"n{number}" for number in missing)
+            notes.append(f"left out: {words}, of which {one} has no loss")
+    if not series[0].points:
+        return notes
+    chosen = [one.chosen for one in series]
+    uneven = [
+        f"n{number} ({first} and {second})"
+        for number, first, second in zip(
+            chosen[0]["num_samples"], *(points["runs"].astype(int) for points in chosen), strict=True
+        )
+        if first != second
+    ]
+    if uneven:
+        notes.append(f"unequal numbers of runs at {', '.join(uneven)}")
+    rates = [one.design.cells.loc[one.design.cells["point"].isin(one.points), "learning_rate"] for one in series]
+    for what, (first, second) in (
+        ("N", [float(points["N"].iloc[-1]) for points in chosen]),
+        ("training FLOPs", [float(points["C"].mean()) for points in chosen]),
+        ("peak rate", [float(rate.max()) for rate in rates]),
+    ):
+        notes.append(f"{what} {first:.4g} and {second:.4g}, {second / first:.3g} to 1")
+    return notes
+
+
+def _row(series: list[_Series], quantity: str, shared: Mapping[str, Any], told: Sequence[str]) -> dict[str, Any]:
     form = QUANTITIES[quantity]
     reasons = _refusals(series, form)
     if quantity == "log_loss_largest":
@@ -180,7 +216,7 @@ def _row(series: list[_Series], quantity: str, shared: Mapping[str, Any]) -> dic
         n_runs=sum(int(one.chosen["runs"].sum()) for one in series),
         x_min=float(distinct.min()) if len(distinct) else np.nan,
         x_max=float(distinct.max()) if len(distinct) else np.nan,
-        notes=[],
+        notes=[*told, *(f"{one}: {note}" for one in series for note in one.notes)],
     )
     if not reasons:
         found = _log_losses(series) if form is None else _exponents(series, form, shared["level_nominal"])
@@ -193,7 +229,7 @@ def _row(series: list[_Series], quantity: str, shared: Mapping[str, Any]) -> dic
                 of_first=found.of_first,
                 of_second=found.of_second,
                 excludes_zero=bool(low > 0 or high < 0),
-                notes=found.notes,
+                notes=row["notes"] + found.notes,
             )
         else:
             reasons = found
@@ -220,13 +256,13 @@ def _refusals(series: Sequence[_Series], form: str | None) -> list[Reason]:
         )
     # of fewer, a law takes the noise from the scatter around itself, which is not the noise between seeds
     needed = 1 if form is None else MIN_DOF
-    for name, noise in {one.design.name: one.design.noise for one in series}.items():
-        if noise.dof < needed:
+    for name, dof in {one.design.name: one.noise.dof for one in series}.items():
+        if dof < needed:
             reasons.append(
                 Reason(
                     "too_few_replicates",
-                    f"{noise.dof} degrees of freedom of the noise between seeds of {name}, this takes {needed}",
-                    f"run {needed - noise.dof} more of its cells with a further seed",
+                    f"{dof} degrees of freedom of the noise between seeds of {name}, this takes {needed}",
+                    f"run {needed - dof} more of its cells with a further seed",
                 )
             )
     if form is not None and not reasons:
@@ -247,7 +283,7 @@ def _exponents(series: Sequence[_Series], form: str, level: float) -> _Differenc
             chosen["loss"].to_numpy(float),
             chosen["runs"].to_numpy(float),
         )
-        fitted.append(estimate(law, points, one.design.noise, one.design.draws.take(one.points), level))
+        fitted.append(estimate(law, points, one.noise, one.design.draws.take(one.points), level))
     refused = [
         Reason(reason.code, f"{one}: {reason.found}", reason.mend)
         for one, found in zip(series, fitted, strict=True)
@@ -268,7 +304,7 @@ def _log_losses(series: Sequence[_Series]) -> _Difference:
     """The means of the log losses over the subsets."""
     means, moved = [], []
     for one in series:
-        noise, draws, chosen = one.design.noise, one.design.draws.take(one.points), one.chosen
+        noise, draws, chosen = one.noise, one.design.draws.take(one.points), one.chosen
         assert noise.sd is not None
         spread = noise.sd * chosen["runs"].to_numpy(float) ** -0.5 * draws.sd_factors(noise.dof)[:, None]
         means.append(float(np.log(chosen["loss"].to_numpy(float)).mean()))

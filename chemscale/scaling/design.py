@@ -6,7 +6,7 @@ D `tokens_unique` or `frames_unique`, C `flops_full`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from chemscale.families import LANGUAGE
-from chemscale.scaling.bootstrap import Draws, Noise, cluster_shifts, draw, pooled_noise
+from chemscale.scaling.bootstrap import Draws, Noise, cluster_shifts, draw, noise_of
 
 METRIC = "test_loss"
 
@@ -28,8 +28,14 @@ class Design:
     points: pd.DataFrame  # a row per design point: size, num_samples, N, D, C, loss, runs
     unusable: list[str]  # cells without a loss, with the reason
     protocols: list[str]
-    noise: Noise
     draws: Draws
+
+    def noise_of(self, points: Sequence[int]) -> tuple[Noise, tuple[str, ...]]:
+        """The noise of a run at some of the design points, and what a reader has to know of it."""
+        names = [
+            f"{size}/n{number}" for size, number in zip(self.points["size"], self.points["num_samples"], strict=True)
+        ]
+        return noise_of(np.log(self.cells[METRIC].to_numpy(float)), self.cells["point"].to_numpy(), points, names)
 
 
 def design(name: str, cells: pd.DataFrame, clusters: pd.DataFrame, settings: Mapping[str, Any]) -> Design:
@@ -73,6 +79,5 @@ def design(name: str, cells: pd.DataFrame, clusters: pd.DataFrame, settings: Map
         points=points,
         unusable=unusable,
         protocols=sorted(cells["protocol"].unique()),
-        noise=pooled_noise(np.log(values["loss"].to_numpy()), of_cell),
         draws=draw(len(points), resamples, seed, name, shifts),
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from chemscale.families import LANGUAGE
-from chemscale.scaling.bootstrap import pooled_noise
+from chemscale.scaling.bootstrap import Noise, noise_of
 
 # The columns of tables/control_effects.parquet. The two sides of a row differ in the subset ("data at equal steps") or
 # in the protocol ("more steps, same data"); `small` is the side with fewer samples or fewer steps.
@@ -61,14 +62,18 @@ def _points(runs: pd.DataFrame) -> pd.DataFrame:
     return points.sort_values(["family", "control", "N", "size", "num_samples"], ignore_index=True)
 
 
-def _noise(runs: pd.DataFrame) -> dict[str, tuple[float, int]]:
-    """Relative sd of a run between seeds and its degrees of freedom, by family; NaN without replicates."""
-    noise = {}
-    for family, group in runs.groupby("family"):
-        index = np.asarray(group.groupby(["size", "num_samples"]).ngroup(), np.int64)
-        found = pooled_noise(np.log(group["loss"].to_numpy()), index)
-        noise[str(family)] = (np.nan if found.sd is None else found.sd, found.dof)
-    return noise
+def _noise(runs: pd.DataFrame, family: str, sizes: Collection[str]) -> Noise:
+    """The relative noise of a run between seeds at some sizes of a family, as laws along their data have it."""
+    group = runs[runs["family"] == family]
+    index = np.asarray(group.groupby(["size", "num_samples"]).ngroup(), np.int64)
+    chosen = sorted(set(index[group["size"].isin(sizes).to_numpy()]))
+    return noise_of(np.log(group["loss"].to_numpy()), index, chosen, [""] * (int(index.max(initial=-1)) + 1))[0]
+
+
+def _spread(noise: Noise, *sides: Any) -> float:
+    """What the noise between seeds makes of a difference of two mean losses: its sd; NaN without replicates."""
+    variance = sum(float(side["loss"]) ** 2 / float(side["runs"]) for side in sides)
+    return np.nan if noise.sd is None else noise.sd * float(np.sqrt(variance))
 
 
 def control_table(cells: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
@@ -78,12 +83,11 @@ def control_table(cells: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
       number of steps; among the grid's cells, and among each control's;
     - `more steps, same data`: cells of the grid against the control's with the same size, subset and seeds.
 
-    `difference` is loss_small - loss_large, `seed_spread` the sd of a run's loss between seeds (the family's relative
-    sd times the larger of the two losses), `ratio` their quotient, `holds` whether the difference exceeds two spreads.
-    Without replicates spread and ratio are null and nothing holds. `seed_dof` says how well the spread is known.
+    `difference` is loss_small - loss_large, `seed_spread` the sd that the noise between seeds gives such a difference
+    of means over so many runs, `ratio` their quotient, `holds` whether the difference exceeds two spreads. Without
+    replicates spread and ratio are null and nothing holds. `seed_dof` says how well the spread is known.
     """
     grid, others = _runs(cells), _runs(controls)
-    noise = _noise(grid)
     rows = []
     for points in (_points(grid), _points(others)):
         for (family, control, size, protocol), group in points.groupby(
@@ -93,7 +97,7 @@ def control_table(cells: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
             same = small["steps"] == large["steps_most"] == large["steps"] == small["steps_most"]
             if same and small["num_samples"] < large["num_samples"]:
                 effect = f"{control or 'grid'}/{family}/{size}/{protocol}/data"
-                rows.append(_effect(effect, DATA_EFFECT, str(control), small, large, noise))
+                rows.append(_effect(effect, DATA_EFFECT, str(control), small, large, grid))
     # only runs of equal seeds are compared: a seed is a draw of the subset, too
     design = ["family", "size", "num_samples", "seed"]
     for control in sorted(others["control"].unique()):
@@ -102,21 +106,19 @@ def control_table(cells: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
         base = _points(grid.merge(runs[design], on=design))
         for _, pair in base.merge(mine, on=design[:3], suffixes=("", "_other")).iterrows():
             other = pair.copy()
-            for column in ("protocol", "steps", "loss"):
+            for column in ("protocol", "steps", "loss", "runs"):
                 other[column] = pair[f"{column}_other"]
             if pair["steps"] != other["steps"]:
                 small, large = (pair, other) if pair["steps"] < other["steps"] else (other, pair)
                 effect = f"{control}/{pair['family']}/{pair['size']}/n{pair['num_samples']}/steps"
-                rows.append(_effect(effect, STEPS_EFFECT, str(control), small, large, noise))
+                rows.append(_effect(effect, STEPS_EFFECT, str(control), small, large, grid))
     return _typed(rows, CONTROL_COLUMNS)
 
 
-def _effect(
-    effect: str, kind: str, control: str, small: Any, large: Any, noise: dict[str, tuple[float, int]]
-) -> dict[str, Any]:
-    sd, dof = noise.get(small["family"], (np.nan, 0))
+def _effect(effect: str, kind: str, control: str, small: Any, large: Any, grid: pd.DataFrame) -> dict[str, Any]:
+    noise = _noise(grid, small["family"], [small["size"]])
     difference = float(small["loss"] - large["loss"])
-    spread = sd * max(float(small["loss"]), float(large["loss"]))
+    spread = _spread(noise, small, large)
     return {
         "effect_id": effect,
         "kind": kind,
@@ -133,7 +135,7 @@ def _effect(
         "difference": difference,
         "seed_spread": spread,
         "ratio": difference / spread if spread > 0 else np.nan,
-        "seed_dof": dof,
+        "seed_dof": noise.dof,
         "holds": bool(difference > SPREADS * spread),
     }
 
@@ -145,7 +147,7 @@ def local_slopes(cells: pd.DataFrame) -> pd.DataFrame:
     without replicates. A power law has equal slopes, an irreducible loss makes them fall.
     """
     runs = _runs(cells)
-    points, noise = _points(runs), _noise(runs)
+    points = _points(runs)
     rows = []
     for axis, held, other in (("N", "num_samples", "size"), ("D", "size", "num_samples")):
         for (family, protocol, at), group in points.groupby(["family", "protocol", held], sort=False):
@@ -154,7 +156,8 @@ def local_slopes(cells: pd.DataFrame) -> pd.DataFrame:
                 distance = np.log(high[axis] / low[axis])
                 if distance <= 0:
                     continue
-                sd = noise[str(family)][0] * np.sqrt(1 / low["runs"] + 1 / high["runs"])
+                noise = _noise(runs, str(family), group["size"].unique())
+                sd = np.nan if noise.sd is None else noise.sd * np.sqrt(1 / low["runs"] + 1 / high["runs"])
                 rows.append(
                     {
                         "slope_id": f"{family}/{axis}/{held}={at}/{low[other]}-{high[other]}",

@@ -22,11 +22,10 @@ import numpy as np
 from scipy import stats
 
 from chemscale.scaling import verdict
-from chemscale.scaling.bootstrap import Draws, Noise
+from chemscale.scaling.bootstrap import MIN_DOF, Draws, Noise
 from chemscale.scaling.fit import Fit, Flags, fit, solve
 from chemscale.scaling.law import Array, Index, Law
 
-MIN_DOF = 3
 CURVE_POINTS = 33
 
 

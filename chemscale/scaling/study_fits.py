@@ -109,11 +109,11 @@ def _plans(family: Design) -> list[_Plan]:
         _Plan("L(N)", "N", both, f"num_samples={largest}", _where(points["num_samples"] == largest), "another subset")
     ]
     sizes = points.drop_duplicates("size", keep="last")["size"].tolist()  # by N, the largest last
-    plans.append(_Plan("L(D)", "D", both, f"size={sizes[-1]}", _where(points["size"] == sizes[-1]), "another size"))
-    for size in sizes[:-1]:
-        chosen = _where(points["size"] == size)
-        if len(chosen) >= LAWS["power"].min_points:  # a size of the capacity ladder alone has no data axis
-            plans.append(_Plan(f"L(D)@{size}", "D", ("power",), f"size={size}", chosen, "another size"))
+    # a size of the capacity ladder alone has no data axis
+    along = [size for size in sizes if (points["size"] == size).sum() >= LAWS["power"].min_points] or sizes[-1:]
+    for size in [along[-1], *along[:-1]]:
+        label = "L(D)" if size == along[-1] else f"L(D)@{size}"
+        plans.append(_Plan(label, "D", both, f"size={size}", _where(points["size"] == size), "another size"))
     plans.append(_Plan("L(N,D)", "ND", ("joint_power", "joint"), "whole grid", list(range(len(points))), ""))
     at = "compute frontier"
     if all(protocol.startswith("equal_steps") for protocol in family.protocols):
@@ -157,6 +157,7 @@ def _row(family: Design, plan: _Plan, form: str, settings: Mapping[str, Any]) ->
     used = family.cells[family.cells["point"].isin(plan.points)]
     others = family.cells[~family.cells["point"].isin(plan.points)]
     first = family.cells.iloc[0]
+    noise, told = family.noise_of(plan.points)
     row: dict[str, Any] = dict.fromkeys(FIT_COLUMNS)
     row.update(
         fit_id=f"{family.name}/{plan.label}/{form}",
@@ -171,8 +172,8 @@ def _row(family: Design, plan: _Plan, form: str, settings: Mapping[str, Any]) ->
         n_points=len(chosen),
         n_runs=len(used),
         level=level,
-        seed_sd=np.nan if family.noise.sd is None else family.noise.sd,
-        seed_dof=family.noise.dof,
+        seed_sd=np.nan if noise.sd is None else noise.sd,
+        seed_dof=noise.dof,
         resamples=int(settings["resamples"]),
         cells_used=used["cell"].tolist(),
         cells_left_out=family.unusable + [f"{cell}: {plan.why}" for cell in others["cell"]],
@@ -188,8 +189,9 @@ def _row(family: Design, plan: _Plan, form: str, settings: Mapping[str, Any]) ->
         )
         return row | _unfitted([reason])
     points = Points(axes, labels, chosen["loss"].to_numpy(float), chosen["runs"].to_numpy(float))
-    found = estimate(law, points, family.noise, family.draws.take(plan.points), level)
+    found = estimate(law, points, noise, family.draws.take(plan.points), level)
     row |= _fitted(found, axes)
+    row["notes"] = [*told, *row["notes"]]
     if plan.axis == "C":
         row["notes"].append("the resamples keep this frontier: the interval leaves out the choice of its points")
     return row

@@ -37,6 +37,7 @@ def series(random, family, beta=0.3, size="w32", subsets=SUBSETS, seeds=(0, 1, 2
             "tokens_unique": pd.NA,
             "frames_unique": n,
             "flops_full": 1000,
+            "learning_rate": 0.001,
             "test_loss": (floor + 900 * n**-beta) * np.exp(noise * random.standard_normal()),
         }
         for n in subsets
@@ -97,6 +98,41 @@ def test_a_planted_difference_is_found_with_its_sign():
     assert offset["verdict"] == "refused"
     assert "too_few_values" in offset["reasons"][0]
     assert offset[["value", "low", "high", "excludes_zero"]].isna().all()
+
+
+def test_a_run_that_went_wrong_at_another_size_changes_nothing():
+    random = np.random.default_rng(3)
+    cells, small = pair(random, other=0.35), series(random, "painn", size="w8", subsets=SUBSETS[-1:])
+    plain = found(pd.concat([cells, small]))
+    wrong = small.assign(test_loss=small["test_loss"] * [1.0, 1.5, 1.0])
+    shown = found(pd.concat([cells, wrong]))
+    assert plain["excludes_zero"].all()
+    assert shown["excludes_zero"].all()
+    widths, widths_plain = (table["high"] - table["low"] for table in (shown, plain))
+    np.testing.assert_allclose(widths, widths_plain, rtol=0.15)
+    assert all(any("elsewhere in the family" in note for note in notes) for notes in shown["notes"])
+    assert not any("elsewhere in the family" in note for notes in plain["notes"] for note in notes)
+
+
+def test_a_run_that_went_wrong_in_a_series_is_named():
+    cells = pair(np.random.default_rng(3))
+    at = cells.index[cells["cell"] == f"cells/painn/w32/n{SUBSETS[2]}/seed1"]
+    cells.loc[at, "test_loss"] *= 1.5
+    for notes in found(cells)["notes"]:
+        assert any(f"of the noise between seeds comes of w32/n{SUBSETS[2]}" in note for note in notes)
+
+
+def test_what_two_series_differ_in_is_told():
+    cells = pair(np.random.default_rng(1))
+    last = SUBSETS[-1]
+    cells = cells[~cells["cell"].str.endswith(f"painn/w32/n{last}/seed2")]
+    cells = cells[~cells["cell"].str.contains(f"painn_scalar/w32/n{SUBSETS[0]}/")]
+    cells.loc[cells["family"] == "painn", ["learning_rate", "flops_full"]] = [0.004, 1500]
+    notes = found(cells)["notes"].iloc[0]
+    assert f"left out: n{SUBSETS[0]}, of which painn_scalar w32 has no loss" in notes
+    assert f"unequal numbers of runs at n{last} (3 and 2)" in notes
+    assert "training FLOPs 1000 and 1500, 1.5 to 1" in notes
+    assert "peak rate 0.001 and 0.004, 4 to 1" in notes
 
 
 def test_order_turns_the_sign_and_nothing_else():

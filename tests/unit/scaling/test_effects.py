@@ -45,9 +45,30 @@ def test_data_at_equal_steps():
     assert (row["n_small"], row["n_large"]) == (64, 1024)
     small = np.mean([200.0, 200.0 * np.exp(0.02)])
     assert row["difference"] == pytest.approx(small - 120.0)
-    assert row["seed_spread"] == pytest.approx(SPREAD * small)
-    assert row["ratio"] == pytest.approx((small - 120.0) / (SPREAD * small))
+    # a mean of two runs, and a single one
+    spread = SPREAD * np.sqrt(small**2 / 2 + 120.0**2)
+    assert row["seed_spread"] == pytest.approx(spread)
+    assert row["ratio"] == pytest.approx((small - 120.0) / spread)
     assert row["holds"]
+
+
+def test_two_spreads_are_seldom_passed_by_chance_whatever_the_number_of_runs():
+    random = np.random.default_rng(0)
+    for count in (1, 3):
+        passed = 0
+        for _ in range(300):
+            replicated = [
+                cell("w8", n, 200 * np.exp(0.02 * random.standard_normal()), seed) for n in (8, 16) for seed in range(9)
+            ]
+            sides = [
+                cell("w8", n, 200 * np.exp(0.02 * random.standard_normal()), seed)
+                for n in (4, 64)
+                for seed in range(count)
+            ]
+            (row,) = control_table(table(*sides, *replicated), table()).to_dict("records")
+            passed += row["holds"]
+        # a difference above two sd: one time in 44
+        assert passed <= 300 * 0.06
 
 
 def test_a_difference_within_the_spread_does_not_hold():
