@@ -313,6 +313,7 @@ def _check_contrast(study: Study, name: str, sections: Mapping[str, Any]) -> Non
         raise ConfigError(f"{where}.between", few, f"give the grid at least {MIN_SUBSETS} of both")
     if asked.matched != "none":
         _check_matched(where, asked, first, second)
+        _check_trained_alike(where, asked, first, second)
     _check_resolved(study, asked)
 
 
@@ -329,6 +330,19 @@ def _check_matched(where: str, asked: Contrast, first: Cell, second: Cell) -> No
         f"{asked.matched!r}, where {MATCHED[asked.matched]} are {told}, {100 * apart(*amounts):.1f} % apart",
         f"choose sizes within {100 * MOST_APART:.0f} % of each other, or matched: none",
     )
+
+
+def _check_trained_alike(where: str, asked: Contrast, first: Cell, second: Cell) -> None:
+    """Check that two sizes that are called matched are trained alike, but for the rate that suits each."""
+    for key, value in first.training.items():
+        other = second.training.get(key)
+        if key != "learning_rate" and value != other:
+            words = " and ".join(f"{side.family} {side.size}" for side in asked.between)
+            raise ConfigError(
+                f"{where}.matched",
+                f"{asked.matched!r}, where {key} is {value!r} and {other!r} for {words}",
+                "train both alike, or matched: none",
+            )
 
 
 def _check_resolved(study: Study, asked: Contrast) -> None:

@@ -97,9 +97,12 @@ def plots(results: Results) -> list[Plot]:
             Plot(
                 "potentials_data",
                 "potentials",
-                "Potentials at about equal parameters",
-                "Loss against data at the sizes that are nearest to each other in N: "
-                + ", ".join(f"{family.title} {size}" for family, size in zip(compared, sizes, strict=True))
+                "Potentials at the sizes nearest in parameters",
+                "Loss against data at the size of each that is nearest in N to the others': "
+                + ", ".join(
+                    f"{family.title} {size} with {round(family.parameters(size)):,}"
+                    for family, size in zip(compared, sizes, strict=True)
+                )
                 + ". Lines are accepted laws.",
                 lambda axes: _draw_compared_data(axes, compared, sizes),
             )
@@ -113,7 +116,19 @@ def plots(results: Results) -> list[Plot]:
                 "How much larger the second series' exponent over data is than the first one's, at the subsets of "
                 "both. Whiskers are intervals at the level in the legend, corrected for the number of contrasts of a "
                 "role: one that crosses the line shows no difference, which does not show that there is none.",
-                lambda axes: _draw_contrasts(axes, results.contrasts),
+                lambda axes: _draw_exponents(axes, results.contrasts),
+            )
+        )
+    if any(contrast.losses for contrast in results.contrasts):
+        found.append(
+            Plot(
+                "contrast_losses",
+                "contrasts",
+                "Ratios of losses on equal data",
+                "The second series' loss over the first one's, as a geometric mean over the subsets of both and at the "
+                "largest of them. Whiskers are intervals at the level in the legend, corrected for the number of "
+                "contrasts of a role: one that crosses 1 does not tell the losses apart.",
+                lambda axes: _draw_losses(axes, results.contrasts),
             )
         )
     simulated = [family for family in results.families if family.evaluated("dynamics")]
@@ -444,22 +459,47 @@ def _draw_effects(axes: Axes, results: Results, effects: Sequence[Row]) -> None:
 _MOST_TOLD = 8  # contrasts whose series still have room beside the axis
 
 
-def _draw_contrasts(axes: Axes, contrasts: Sequence[Contrast]) -> None:
+def _draw_exponents(axes: Axes, contrasts: Sequence[Contrast]) -> None:
     axes.set_title("Exponents over data, second minus first")
+    kinds = {"exponent_data": "power law", "exponent_data_offset": "floor E"}
+    _draw_contrasts(
+        axes, contrasts, [contrast.exponents for contrast in contrasts], kinds, "\u2212", lambda value: value
+    )
+    axes.axvline(0, color=INK, linewidth=0.9)
+    axes.set_xlabel("difference of the exponents")
+
+
+def _draw_losses(axes: Axes, contrasts: Sequence[Contrast]) -> None:
+    axes.set_title("Loss on equal data, second over first")
+    kinds = {"log_loss_mean": "mean", "log_loss_largest": "largest subset"}
+    _draw_contrasts(axes, contrasts, [contrast.losses for contrast in contrasts], kinds, "/", math.exp)
+    axes.axvline(1, color=INK, linewidth=0.9)
+    axes.set_xlabel("ratio of the losses")
+
+
+def _draw_contrasts(
+    axes: Axes,
+    contrasts: Sequence[Contrast],
+    accepted_rows: Sequence[Sequence[Row]],
+    kinds: dict[str, str],
+    sign: str,
+    shown: Callable[[float], float],
+) -> None:
+    """Each contrast's rows with their intervals, after `shown`; `kinds` are their quantities, in words."""
     labels, seen = [], set()
-    # both roles and both forms are told apart without colours, too
-    for at, contrast in enumerate(contrasts):
-        index, rows = int(not contrast.primary), contrast.exponents
-        series = f"\n{contrast.second} \u2212\n{contrast.first}" if len(contrasts) <= _MOST_TOLD else ""
+    # both roles and both quantities are told apart without colours, too
+    for at, (contrast, rows) in enumerate(zip(contrasts, accepted_rows, strict=True)):
+        index = int(not contrast.primary)
+        series = f"\n{contrast.second} {sign}\n{contrast.first}" if len(contrasts) <= _MOST_TOLD else ""
         labels.append(f"{contrast.name}{'' if rows else ' (refused)'}{series}")
         for number, row in enumerate(rows):
-            form = "power law" if row["form"] == "power" else "floor E"
-            label = f"{row['role']}, {form}, {100 * row['level']:.4g} %"
+            label = f"{row['role']}, {kinds[row['quantity']]}, {100 * row['level']:.4g} %"
+            low, value, high = (shown(row[column]) for column in ("low", "value", "high"))
             axes.errorbar(
-                row["value"],
+                value,
                 at + 0.3 * (number - (len(rows) - 1) / 2),
-                xerr=[[row["value"] - row["low"]], [row["high"] - row["value"]]],
-                fmt=marker(0 if row["form"] == "power" else 1),
+                xerr=[[value - low], [high - value]],
+                fmt=marker(list(kinds).index(row["quantity"])),
                 color=colour(index),
                 markerfacecolor=colour(index) if contrast.primary else PAPER,
                 capsize=3,
@@ -469,10 +509,8 @@ def _draw_contrasts(axes: Axes, contrasts: Sequence[Contrast]) -> None:
     last = sum(contrast.primary for contrast in contrasts)
     if 0 < last < len(contrasts):
         axes.axhline(last - 0.5, color=INK, linewidth=0.6, linestyle=":")
-    axes.axvline(0, color=INK, linewidth=0.9)
     axes.set_yticks(range(len(labels)), labels, fontsize=7)
     axes.set_ylim(len(labels) - 0.4, -0.6)
-    axes.set_xlabel("difference of the exponents")
     axes.xaxis.set_major_formatter(plain)
     axes.grid(True, axis="x")
 
@@ -488,7 +526,7 @@ def _equal_sizes(families: Sequence[FamilyResults]) -> list[str]:
 
 
 def _draw_compared_data(axes: Axes, families: Sequence[FamilyResults], sizes: Sequence[str]) -> None:
-    axes.set_title("Loss against data at about equal N")
+    axes.set_title("Loss against data at the nearest N")
     column = families[0].columns["D"]
     for index, (family, size) in enumerate(zip(families, sizes, strict=True)):
         cells = [cell for cell in family.cells if cell["size"] == size]

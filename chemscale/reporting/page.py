@@ -44,6 +44,8 @@ CELL_COLUMNS = {
     "{amount}_unique": ("D", "distinct {amount}"),
     "flops_full": ("C", "training FLOPs"),
     "steps": ("steps", "optimiser"),
+    "best_step": ("tested", "weights of step"),
+    "loss_spikes": ("spikes", "of the loss"),
     "epochs": ("passes", "over the subset"),
     "learning_rate": ("rate", "peak"),
     "val_loss": ("validation loss", "{unit}"),
@@ -52,7 +54,8 @@ CELL_COLUMNS = {
 RUN_COLUMNS = {"wall_s": ("time", "s"), "peak_memory_bytes": ("peak memory", "bytes")}
 PROTOCOLS = {
     "equal_steps": "every subset is trained for the same number of optimiser steps, small subsets by many passes, so "
-    "that D counts distinct data and not training",
+    "that D counts distinct data and no subset gets more steps; the weights tested are those of the best validation, "
+    "which on small subsets come early",
     "one_pass": "every sample is seen once: D counts data and training steps alike",
     "fixed_epochs": "every subset is passed the same number of times: more data also means more steps",
     "to_convergence": "each run ends when the validation loss no longer falls",
@@ -205,7 +208,7 @@ def findings(results: Results) -> list[str]:
 
 
 def primary_findings(contrasts: Sequence[Contrast]) -> list[str]:
-    """What the primary contrasts say of exponents, in plain words and without numbers."""
+    """What the primary contrasts say of exponents and of losses, in plain words and without numbers."""
     pairs: dict[bool | None, list[str]] = {True: [], False: [], None: []}
     for contrast in contrasts:
         found = contrast.exponents[0]["excludes_zero"] if contrast.exponents else None
@@ -215,7 +218,23 @@ def primary_findings(contrasts: Sequence[Contrast]) -> list[str]:
         False: "Between the exponents over data of {} no difference shows, which does not show that there is none.",
         None: "The exponents over data of {} cannot be compared: a fit is refused, or the noise is not known.",
     }
-    return [text.format("; of ".join(pairs[found])) for found, text in words.items() if pairs[found]]
+    sentences = [text.format("; of ".join(pairs[found])) for found, text in words.items() if pairs[found]]
+    lower: list[str] = []
+    alike: list[str] = []
+    for contrast in contrasts:
+        row = contrast.rows[LOG_LOSSES[0]]
+        if accepted(row) and row["excludes_zero"]:
+            sides = (contrast.second, contrast.first) if row["low"] < 0 else (contrast.first, contrast.second)
+            lower.append("{} than {}".format(*sides))
+        elif accepted(row):
+            alike.append(f"{contrast.first} and {contrast.second}")
+    if lower:
+        sentences.append(
+            f"On equal data the loss is lower, in the mean over the subsets, with {'; with '.join(lower)}."
+        )
+    if alike:
+        sentences.append(f"The losses of {'; of '.join(alike)} cannot be told apart.")
+    return sentences
 
 
 def contrast_reading(contrast: Contrast) -> str:

@@ -224,6 +224,11 @@ class Contrast:
         """The accepted differences of exponents: of the power law, then of the law with a floor."""
         return [row for quantity in EXPONENTS if accepted(row := self.rows[quantity])]
 
+    @property
+    def losses(self) -> list[Row]:
+        """The accepted differences of log losses: of their mean over the subsets, then at the largest one."""
+        return [row for quantity in LOG_LOSSES if accepted(row := self.rows[quantity])]
+
 
 @dataclass(frozen=True)
 class Results:

@@ -177,3 +177,22 @@ def test_matched_sizes_are_told_by_the_plans_amounts(tmp_path: Path) -> None:
                 with pytest.raises(ConfigError, match=rf"{first:,} of {sizes[0]} and {second:,} of {sizes[1]}"):
                     loaded(tmp_path, {"vectors": asked}, wider)
     assert accepted
+
+
+def test_matched_sizes_are_trained_alike(tmp_path: Path) -> None:
+    def other(key: str, value: Any) -> Change:
+        def change(config: dict[str, Any]) -> None:
+            painn = config["families"]["painn"]
+            config["families"]["painn"] = painn | {"training": painn["training"] | {key: value}}
+            config["families"]["painn_scalar"]["sizes"] = {"w28": {**painn["sizes"]["w16"], "width": 28}}
+            config["families"]["painn_scalar"]["grid"] = [{"sizes": ["w28"], "num_samples": [32, 128, 256]}]
+
+        return change
+
+    asked = {"role": "primary", "between": between("painn_scalar w28", "painn w16")}
+    loaded(tmp_path, {"vectors": asked}, other("batch_frames", 64))
+    asked["matched"] = "parameters"
+    with pytest.raises(ConfigError, match=r"matched: found 'parameters', where batch_frames is 4 and 64"):
+        loaded(tmp_path, {"vectors": asked}, other("batch_frames", 64))
+    rate = {"at_reference": 0.001, "reference": 32, "power": 0.0}
+    loaded(tmp_path, {"vectors": asked}, other("learning_rate", rate))

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from chemscale.io import read_parquet
 from chemscale.reporting.axes import amount, log_ticks, power_of_ten, save
@@ -63,6 +66,21 @@ def test_contrasts_tell_role_level_and_refusals(planted: Path) -> None:
     refused = {row["contrast"] for row in rows} - {row["contrast"] for row in drawn}
     assert refused
     assert {f"{name} (refused)" for name in refused} <= set(found)
+
+
+def test_ratios_of_losses_are_drawn_where_they_are(planted: Path) -> None:
+    rows = read_parquet(planted / "tables" / "contrasts.parquet").to_pylist()
+    drawn = [row for row in rows if row["form"] is None and row["verdict"] == "accepted"]
+    assert drawn
+    (plot,) = (plot for plot in plots(load_results(planted)) if plot.name == "contrast_losses")
+    axes = Figure().add_subplot()
+    plot.draw(axes)
+    shown = sorted(float(bar[0].get_xdata()[0]) for bar in axes.containers)
+    np.testing.assert_allclose(shown, sorted(math.exp(row["value"]) for row in drawn))
+    found = texts(planted / "figures" / "contrast_losses.svg")
+    for row in drawn:
+        kind = "mean" if row["quantity"] == "log_loss_mean" else "largest subset"
+        assert f"{row['role']}, {kind}, {100 * row['level']:.4g} %" in found
 
 
 def test_a_figure_has_the_same_bytes_every_time(planted: Path, tmp_path: Path) -> None:
