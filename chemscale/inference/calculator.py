@@ -12,6 +12,7 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.data import chemical_symbols
+from ase.geometry import complete_cell
 from numpy.typing import NDArray
 
 from chemscale.data.neighbours import edge_pairs
@@ -27,16 +28,21 @@ _SKIN = 0.5
 _NEAR = 0.9
 
 
+# a molecule whose atoms are farther apart, in angstrom, has flown to pieces: vesin ends the process somewhere beyond
+_WIDEST = 1e5
+
+
 class OutsideTraining(UserWarning):
-    """Two atoms are much nearer than any of their elements in the training frames, or such a pair was never seen."""
+    """Two atoms are much nearer than any of their elements in training, or something was never seen there at all."""
 
 
 class ChemscaleCalculator(Calculator):
     """Energies in eV, forces in eV/angstrom and stress in eV/angstrom^3 of a trained potential.
 
     `outside_training` says whether the last structure is far outside of what training saw: two atoms nearer than 0.9 of
-    the smallest distance of their elements there, or two elements side by side that it never saw so. A warning says it,
-    too, once for each calculator.
+    the smallest distance of their elements there, two elements side by side that it never saw so, or a charge or
+    unpaired electrons, since all frames that chemscale trains on are neutral singlets. A warning says it, too, once for
+    each calculator.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 (as in ASE)
@@ -97,8 +103,11 @@ class ChemscaleCalculator(Calculator):
 
         Raises:
             InputError: an element that training never saw, a position that is no number, a periodic axis without a
-                cell vector, or atoms so near to each other that the energy is no number.
+                cell vector, atoms that have flown apart, or so near to each other that the energy is no number.
         """
+        # where this ends with an error, no number of another structure is left
+        self.results = {}
+        self.outside_training = False
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         structure: Any = self.atoms
         unseen = sorted(set(structure.numbers.tolist()) - set(self._species))
@@ -113,7 +122,10 @@ class ChemscaleCalculator(Calculator):
         if self._list is None or self._list.outdated(structure):
             if np.linalg.matrix_rank(structure.cell.array[structure.pbc]) < structure.pbc.sum():
                 raise _refusal(structure, "periodic axes without cell vectors of their own", "set them, or pbc=False")
-            self._list = _NeighbourList(structure, self._predictor.reach + _SKIN, self._limits)
+            home = _cell_shifts(structure)
+            if len(structure) and (width := float(np.ptp(structure.positions - home, axis=0).max())) > _WIDEST:
+                raise _refusal(structure, f"atoms {width:.3g} angstrom apart", "see whether a run has blown up")
+            self._list = _NeighbourList(structure, home, self._predictor.reach + _SKIN, self._limits)
         graph = self._graph(structure, self._list)
         energies, forces, of_edges = self._predictor.with_edges(graph)
         vectors, lengths = graph.vectors()
@@ -137,8 +149,8 @@ class ChemscaleCalculator(Calculator):
 
         return Graph(
             torch.from_numpy(atoms.numbers.astype(np.int64)),
-            # from the first atom on: far from the origin float32 would lose its digits
-            torch.from_numpy(atoms.positions - atoms.positions[:1]),
+            # in one cell, and from the first atom on: far from the origin float32 would lose its digits
+            torch.from_numpy(atoms.positions - listed.home - (atoms.positions - listed.home)[:1]),
             torch.from_numpy(listed.edges),
             torch.zeros(count, dtype=torch.int64),
             1,
@@ -152,12 +164,14 @@ class ChemscaleCalculator(Calculator):
     def _look_outside(self, atoms: Any, listed: _NeighbourList, lengths: NDArray[np.float64]) -> None:
         """Set `outside_training`, and warn the first time."""
         near = lengths < listed.limits
-        self.outside_training = bool(near.any())
+        charged = bool(self._charge or self._spin)
+        self.outside_training = bool(near.any()) or charged
         if not self.outside_training or self._warned:
             return
         self._warned = True
         kinds = np.sort(atoms.numbers[listed.edges[:, near]], axis=0)
-        found = [
+        found = [f"charge {self._charge} and {self._spin} unpaired electrons"] if charged else []
+        found += [
             f"{chemical_symbols[low]} and {chemical_symbols[high]} "
             f"{lengths[near][(kinds[0] == low) & (kinds[1] == high)].min():.2f} angstrom apart"
             for low, high in np.unique(kinds, axis=1).T
@@ -169,17 +183,29 @@ def _refusal(atoms: Any, found: str, do: str) -> InputError:
     return InputError(f"the energy of {atoms.get_chemical_formula()}", found, do)
 
 
-class _NeighbourList:
-    """Edges within a reach, which stay good until an atom has moved by half of the skin; how near each may be."""
+def _cell_shifts(atoms: Any) -> NDArray[np.float64]:
+    """What an atom is away from its place in the cell, by whole vectors of the periodic axes [A, 3]."""
+    cell = complete_cell(atoms.cell.array)  # type: ignore[no-untyped-call]
+    turns = np.floor(np.linalg.solve(cell.T, atoms.positions.T).T)
+    shifts: NDArray[np.float64] = (turns * atoms.pbc) @ cell
+    return shifts
 
-    def __init__(self, atoms: Any, reach: float, limits: NDArray[np.float64]) -> None:
+
+class _NeighbourList:
+    """Edges within a reach, which stay good until an atom has moved by half of the skin; how near each may be.
+
+    `home` takes each atom into the cell: images are counted from there.
+    """
+
+    def __init__(self, atoms: Any, home: NDArray[np.float64], reach: float, limits: NDArray[np.float64]) -> None:
         import vesin
 
+        self.home = home
         self._positions, self._cell = atoms.positions.copy(), atoms.cell.array.copy()
         self._numbers, self._pbc = atoms.numbers.copy(), atoms.pbc.copy()
         finder = vesin.NeighborList(cutoff=reach, full_list=True, sorted=True, n_threads=1)
         receiver, sender, images = finder.compute(
-            points=self._positions, box=self._cell, periodic=self._pbc, quantities="ijS"
+            points=self._positions - home, box=self._cell, periodic=self._pbc, quantities="ijS"
         )
         self.edges: NDArray[np.int64] = np.stack([receiver, sender]).astype(np.int64)
         self.images: NDArray[np.int64] = images.astype(np.int64).reshape(-1, 3)

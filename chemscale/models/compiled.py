@@ -81,7 +81,8 @@ def package(
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / f"{name}.lock", "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        if not record.exists() or read_json(record)["sha256"] != sha256_file(path):
+        whole = record.exists() and path.exists() and read_json(record)["sha256"] == sha256_file(path)
+        if not whole:
             begun = time.monotonic()
             with atomic_path(path) as temporary, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the compiler's, of its own parts

@@ -13,8 +13,14 @@ from chemscale.grid import Cell
 
 PACK_SECONDS = 60.0  # the longest pack aimed at: short enough that the cores finish together
 # seconds of a step of a potential for each interaction, and FLOPs per second of the rest: as machine code, and by torch
-# (measured, but for the baseline, which has SchNet's)
-_COMPILED = (1.5e-4, 3.5e10)
+# (measured, but for the baseline by torch, which has SchNet's; Allegro's are those of degrees 0 to 2 in the mean)
+_COMPILED = {
+    "schnet": (1.4e-4, 4.1e10),
+    "baseline": (2.3e-4, 4.1e10),
+    "painn": (2.5e-4, 4.1e10),
+    "allegro": (6e-4, 4.1e10),
+    "spookynet": (8e-4, 2.0e10),
+}
 _EAGER = {
     "schnet": (9e-4, 3.5e10),
     "baseline": (9e-4, 3.5e10),
@@ -66,7 +72,8 @@ def estimated_seconds(cell: Cell) -> float:
         step = training["batch_tokens"] * (6e-6 + knobs["layers"] * (1.2e-7 * width + 1.2e-9 * width**2))
     else:
         per_batch = training["batch_frames"]
-        fixed, rate = _COMPILED if cell.engine["compiled"] else _EAGER.get(architecture(cell.family), _EAGER["painn"])
+        rates = _COMPILED if cell.engine["compiled"] else _EAGER
+        fixed, rate = rates.get(architecture(cell.family), rates["painn"])
         atoms, edges = ATOMS_PER_FRAME * per_batch, EDGES_PER_FRAME * per_batch
         flops = potential_flops(cell.family, knobs, atoms=atoms, edges=edges)["flops_full"]
         step = fixed * knobs["interactions"] + flops / rate

@@ -105,6 +105,7 @@ def plots(results: Results) -> list[Plot]:
                 )
                 + ". Lines are accepted laws.",
                 lambda axes: _draw_compared_data(axes, compared, sizes),
+                1,
             )
         )
     if any(contrast.exponents for contrast in results.contrasts):

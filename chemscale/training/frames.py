@@ -12,6 +12,7 @@ from torch import Tensor
 
 from chemscale.data.arrays import FrameData
 from chemscale.data.neighbours import edge_pairs
+from chemscale.errors import DataError
 from chemscale.models.graph import Graph
 
 
@@ -131,6 +132,9 @@ def normalisation(data: FrameData, index: NDArray[np.int64]) -> tuple[NDArray[np
     """Reference energy of each species in eV [119] by least squares, and the force RMS in eV/angstrom, of a subset.
 
     A species that the subset lacks keeps 0: the least-squares solution of smallest norm.
+
+    Raises:
+        DataError: all forces are zero, or one is no number.
     """
     counts = np.zeros((len(index), 119))
     squares = total = 0.0
@@ -139,6 +143,12 @@ def normalisation(data: FrameData, index: NDArray[np.int64]) -> tuple[NDArray[np
         np.add.at(counts[row], data.species[atoms], 1)
         squares += float(np.square(data.forces[atoms]).sum())
         total += data.forces[atoms].size
+    if not 0 < squares < np.inf:
+        raise DataError(
+            f"normalise by the forces of {len(index)} frames in {data.folder}",
+            "forces that are all zero" if squares == 0 else "a force that is no number",
+            "give frames whose forces were computed",
+        )
     present = np.flatnonzero(counts.any(axis=0))
     reference = np.zeros(119)
     reference[present] = np.linalg.lstsq(counts[:, present], data.energies[index], rcond=None)[0]

@@ -15,7 +15,7 @@ from ase.optimize import BFGS
 
 import chemscale
 from chemscale.errors import InputError, RecordError
-from chemscale.inference.calculator import OutsideTraining, _NeighbourList
+from chemscale.inference.calculator import OutsideTraining, _cell_shifts, _NeighbourList
 from chemscale.inference.export import export
 from chemscale.io import read_json, write_json
 from chemscale.models import registry, weights
@@ -126,10 +126,24 @@ def test_edges_are_all_pairs_within_reach(pbc):
         vectors = atoms.positions[None] - atoms.positions[:, None] + np.array(image) @ atoms.cell.array
         lengths = np.linalg.norm(vectors, axis=2)
         expected |= {(i, j, *image) for i, j in np.argwhere((lengths < reach) & (lengths > 1e-6)).tolist()}
-    listed = _NeighbourList(atoms, reach, np.zeros((119, 119)))
-    found = list(zip(*listed.edges.tolist(), *listed.images.T.tolist(), strict=True))
+    home = _cell_shifts(atoms)
+    listed = _NeighbourList(atoms, home, reach, np.zeros((119, 119)))
+    # images are counted from where the cell has the atoms
+    turns = np.linalg.solve(atoms.cell.array.T, home.T).T.round().astype(int)
+    receiver, sender = listed.edges
+    images = listed.images - turns[sender] + turns[receiver]
+    found = list(zip(receiver.tolist(), sender.tolist(), *images.T.tolist(), strict=True))
     assert len(found) == len(expected)
     assert set(found) == expected
+
+
+def test_an_atom_that_has_left_its_cell_is_where_it_was(folder):
+    atoms = _crystal()
+    atoms.calc = chemscale.calculator(folder)
+    energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+    atoms.positions[1] += np.array([2000, -1500, 300]) @ atoms.cell.array
+    assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-5)
+    np.testing.assert_allclose(atoms.get_forces(), forces, atol=2e-6)
 
 
 @pytest.mark.parametrize("make", [_crystal, lambda: molecule("CH3CH2OH")], ids=["crystal", "molecule"])
@@ -185,9 +199,15 @@ def test_charge_and_spin_reach_a_family_that_knows_them(tmp_path):
              "repulsion": True, "electrostatics": True, "dispersion": True}  # fmt: skip
     _save(tmp_path, "spookynet", knobs)
     radical, energies = molecule("CH3"), set()
-    for charge, spin in ((0, 0), (0, 1), (1, 0), (1, 2)):
+    radical.calc = chemscale.calculator(tmp_path, dtype="float64")
+    energies.add(round(radical.get_potential_energy(), 8))
+    assert not radical.calc.outside_training
+    for charge, spin in ((0, 1), (1, 0), (1, 2)):
         radical.calc = chemscale.calculator(tmp_path, charge=charge, spin=spin, dtype="float64")
-        energies.add(round(radical.get_potential_energy(), 8))
+        # no frame that a potential is trained on has any
+        with pytest.warns(OutsideTraining, match=f"charge {charge} and {spin} unpaired electrons"):
+            energies.add(round(radical.get_potential_energy(), 8))
+        assert radical.calc.outside_training
     assert len(energies) == 4
 
 
@@ -222,6 +242,15 @@ def test_what_it_cannot_answer_is_told(folder, tmp_path):
         pytest.raises(InputError, match="atoms are not in one place"),
     ):
         methane.get_potential_energy()
+    monoxide = Atoms("CO", [[0, 0, 0], [0, 0, 1e6]], calculator=chemscale.calculator(folder))
+    with pytest.raises(InputError, match=r"atoms 1e\+06 angstrom apart; see whether a run has blown up"):
+        monoxide.get_potential_energy()
+    # what it says of one structure is not left for another
+    calculator = chemscale.calculator(folder)
+    calculator.calculate(molecule("CH4"))
+    with pytest.raises(InputError, match="never saw"):
+        calculator.calculate(ammonia)
+    assert (calculator.results, calculator.outside_training) == ({}, False)
     boxless = Atoms("CO", [[0, 0, 0], [0, 0, 1.15]], pbc=True, calculator=chemscale.calculator(folder))
     with pytest.raises(InputError, match="periodic axes without cell vectors"):
         boxless.get_potential_energy()

@@ -1,10 +1,13 @@
 """Batches are cut from a split as they should be, and turned as asked."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from chemscale.data.arrays import load_frames
+from chemscale.errors import DataError
 from chemscale.training.frames import Frames, normalisation, rotations, seen
 
 
@@ -39,6 +42,11 @@ def test_what_batches_are_cut_from_is_laid_out_for_it(data):
     kept = {name: value for name, value in vars(frames).items() if isinstance(value, torch.Tensor)}
     assert {"edges", "positions", "forces", "pair"} <= set(kept)
     assert [name for name, value in kept.items() if not value.is_contiguous()] == []
+
+
+def test_forces_that_nobody_computed_are_refused(data):
+    with pytest.raises(DataError, match="forces that are all zero; give frames whose forces were computed"):
+        normalisation(replace(data, forces=np.zeros_like(data.forces)), np.arange(4))
 
 
 def test_rotations_are_uniform_and_fixed_by_their_step():
