@@ -176,6 +176,10 @@ def findings(results: Results) -> list[str]:
     """The answer in plain words, a sentence each; without any number."""
     sentences = []
     with_cells = [family for family in results.families if family.cells]
+
+    def named(titles: list[str]) -> str:
+        return "every family" if len(titles) == len(with_cells) > 2 else markup.words(titles)
+
     effects = {family.title: family.main_effect() for family in with_cells}
     holds = [title for title, row in effects.items() if row is not None and row["holds"]]
     fails = [title for title, row in effects.items() if row is not None and not row["holds"] and row["seed_dof"]]
@@ -183,23 +187,26 @@ def findings(results: Results) -> list[str]:
     untested = [title for title, row in effects.items() if row is None]
     if holds:
         sentences.append(
-            f"More distinct data lower the test loss of {markup.words(holds)} even at an equal number of training "
+            f"More distinct data lower the test loss of {named(holds)} even at an equal number of training "
             "steps, by more than twice the spread between seeds: the data axis is about data."
         )
     if fails:
-        sentences.append(f"For {markup.words(fails)} this study shows no such effect of data beyond the spread.")
+        sentences.append(f"For {named(fails)} this study shows no such effect of data beyond the spread.")
     if unknown:
-        sentences.append(f"For {markup.words(unknown)} no replicate tells the spread, so no effect can be claimed.")
+        sentences.append(f"For {named(unknown)} no replicate tells the spread, so no effect can be claimed.")
     if untested:
-        sentences.append(f"For {markup.words(untested)} no comparison at equal steps was run.")
-    for axis, what in (("D", "over data, at the largest size"), ("N", "over parameters, at the largest subset")):
+        sentences.append(f"For {named(untested)} no comparison at equal steps was run.")
+    for axis, what in (
+        ("D", "over data, at the largest size that has enough subsets"),
+        ("N", "over parameters, at the largest subset"),
+    ):
         law = [family.title for family in with_cells if preferred(family.main_fits(axis))]
         none = [family.title for family in with_cells if family.title not in law]
         if law:
-            sentences.append(f"The losses follow a law {what}, for {markup.words(law)}.")
+            sentences.append(f"The losses follow a law {what}, for {named(law)}.")
         if none:
             sentences.append(
-                f"No law {what} can be claimed for {markup.words(none)}: every fit of it is refused, with its reasons."
+                f"No law {what}, can be claimed for {named(none)}: every fit of it is refused, with its reasons."
             )
     sentences += primary_findings([contrast for contrast in results.contrasts if contrast.primary])
     if not with_cells:
@@ -209,32 +216,30 @@ def findings(results: Results) -> list[str]:
 
 def primary_findings(contrasts: Sequence[Contrast]) -> list[str]:
     """What the primary contrasts say of exponents and of losses, in plain words and without numbers."""
-    pairs: dict[bool | None, list[str]] = {True: [], False: [], None: []}
+
+    def named(chosen: list[Contrast]) -> str:
+        if len(chosen) == len(contrasts) > 1:
+            return "every primary contrast"
+        return f"the contrast{'s' * (len(chosen) > 1)} {markup.words([contrast.name for contrast in chosen])}"
+
+    exponents: dict[str, list[Contrast]] = {}
+    losses: dict[str, list[Contrast]] = {}
     for contrast in contrasts:
         found = contrast.exponents[0]["excludes_zero"] if contrast.exponents else None
-        pairs[found].append(f"{contrast.first} and {contrast.second}")
-    words = {
-        True: "The exponents over data of {} differ by more than the noise explains.",
-        False: "Between the exponents over data of {} no difference shows, which does not show that there is none.",
-        None: "The exponents over data of {} cannot be compared: a fit is refused, or the noise is not known.",
-    }
-    sentences = [text.format("; of ".join(pairs[found])) for found, text in words.items() if pairs[found]]
-    lower: list[str] = []
-    alike: list[str] = []
-    for contrast in contrasts:
+        text = {
+            True: "In {} the exponents over data differ by more than the noise explains.",
+            False: "In {} no difference of the exponents over data shows, which does not show that there is none.",
+            None: "In {} the exponents over data cannot be compared: a fit is refused, or the noise is not known.",
+        }[found]
+        exponents.setdefault(text, []).append(contrast)
         row = contrast.rows[LOG_LOSSES[0]]
-        if accepted(row) and row["excludes_zero"]:
-            sides = (contrast.second, contrast.first) if row["low"] < 0 else (contrast.first, contrast.second)
-            lower.append("{} than {}".format(*sides))
-        elif accepted(row):
-            alike.append(f"{contrast.first} and {contrast.second}")
-    if lower:
-        sentences.append(
-            f"On equal data the loss is lower, in the mean over the subsets, with {'; with '.join(lower)}."
-        )
-    if alike:
-        sentences.append(f"The losses of {'; of '.join(alike)} cannot be told apart.")
-    return sentences
+        if accepted(row):
+            lower = "second" if row["low"] < 0 else "first"
+            text = (
+                f"the {lower} series has the lower loss on equal data" if row["excludes_zero"] else "no loss is lower"
+            )
+            losses.setdefault(f"In {{}} {text}, in the mean over the subsets.", []).append(contrast)
+    return [text.format(named(chosen)) for text, chosen in [*exponents.items(), *losses.items()]]
 
 
 def contrast_reading(contrast: Contrast) -> str:

@@ -316,11 +316,16 @@ def test_what_a_contrast_says() -> None:
         slower
     )
     exponents, losses = primary_findings([found, slower])
-    assert exponents.startswith("The exponents over data of")
-    assert losses.endswith("lower, in the mean over the subsets, with PaiNN large than PaiNN without vectors small.")
-    assert primary_findings([refused])[1].endswith("with SchNet small than PaiNN large.")
+    assert exponents == "In every primary contrast the exponents over data differ by more than the noise explains."
+    assert (
+        losses == "In the contrast x the second series has the lower loss on equal data, in the mean over the subsets."
+    )
+    assert "the first series has the lower loss" in primary_findings([refused])[1]
     alike = contrast("schnet", "painn", log_loss_mean=(-0.1, 0.2))
-    assert primary_findings([alike])[1] == "The losses of SchNet small and PaiNN large cannot be told apart."
+    assert primary_findings([alike])[1] == "In the contrast x no loss is lower, in the mean over the subsets."
+    texts = primary_findings([found, refused, refused])
+    assert [text.split(" contrast")[0] for text in texts] == ["In the", "In the", "In the", "In the"]
+    assert texts[1].startswith("In the contrasts x and x the exponents over data cannot be compared")
     assert "cannot be compared" in primary_findings([refused])[0]
     assert "does not show that there is none" in primary_findings([contrast("a", "b", exponent_data=(-1, 1))])[0]
     assert primary_findings([]) == []
