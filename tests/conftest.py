@@ -22,11 +22,11 @@ SMOKE = "tests/smoke.yaml"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep in one process of `pytest -n` what shares things dear to make: a file's tests, and all of the workflow."""
-    workflow = REPOSITORY / "tests" / "workflow"
+    """Keep in one process of `pytest -n` what shares things dear to make: a file's tests, and all on the smoke study."""
+    smoked = {item.path for item in items if "smoke_tree" in getattr(item, "fixturenames", ())}
     for item in items:
-        group = workflow if workflow in item.path.parents else item.path
-        item.add_marker(pytest.mark.xdist_group(group.relative_to(REPOSITORY).as_posix()))
+        group = "smoke" if item.path in smoked else item.path.relative_to(REPOSITORY).as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @dataclass(frozen=True)
