@@ -22,7 +22,7 @@ SMOKE = "tests/smoke.yaml"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep in one process of `pytest -n` what shares things dear to make: a file's tests, and all on the smoke study."""
+    """Keep in one process of `pytest -n` what shares dear things: a file's tests, and all of the smoke study."""
     smoked = {item.path for item in items if "smoke_tree" in getattr(item, "fixturenames", ())}
     for item in items:
         group = "smoke" if item.path in smoked else item.path.relative_to(REPOSITORY).as_posix()
