@@ -142,7 +142,7 @@ class ChemscaleCalculator(Calculator):
 
     def _graph(self, atoms: Any, listed: _NeighbourList) -> Graph:
         shifts = torch.from_numpy(listed.images @ atoms.cell.array) if atoms.pbc.any() else None
-        count = len(atoms)
+        count, positions = len(atoms), atoms.positions - listed.home
 
         def of_frame(value: int) -> torch.Tensor | None:
             return torch.tensor([value]) if self._charge or self._spin else None
@@ -150,7 +150,7 @@ class ChemscaleCalculator(Calculator):
         return Graph(
             torch.from_numpy(atoms.numbers.astype(np.int64)),
             # in one cell, and from the first atom on: far from the origin float32 would lose its digits
-            torch.from_numpy(atoms.positions - listed.home - (atoms.positions - listed.home)[:1]),
+            torch.from_numpy(positions - positions[:1]),
             torch.from_numpy(listed.edges),
             torch.zeros(count, dtype=torch.int64),
             1,

@@ -152,11 +152,11 @@ def local_slopes(cells: pd.DataFrame) -> pd.DataFrame:
     for axis, held, other in (("N", "num_samples", "size"), ("D", "size", "num_samples")):
         for (family, protocol, at), group in points.groupby(["family", "protocol", held], sort=False):
             group = group.sort_values(axis, kind="stable")
+            noise = _noise(runs, str(family), group["size"].unique())
             for (_, low), (_, high) in zip(group[:-1].iterrows(), group[1:].iterrows(), strict=True):
                 distance = np.log(high[axis] / low[axis])
                 if distance <= 0:
                     continue
-                noise = _noise(runs, str(family), group["size"].unique())
                 sd = np.nan if noise.sd is None else noise.sd * np.sqrt(1 / low["runs"] + 1 / high["runs"])
                 rows.append(
                     {
