@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path in the folder of `path`, renamed to `path` when the block ends without an error.
+    """A temporary path beside `path`, renamed to `path` when the block ends without an error.
 
-    The file is flushed to disk before the rename, so that a crash leaves the old file or the new one, never a part.
+    The file is flushed to disk before the rename, so that a crash leaves the old file or the new one, never a part. It
+    has a folder of its own, for what its writer may lay beside it meanwhile: safetensors writes a `.tmp` file first.
 
     Raises:
         DiskFullError: there is no space left.
@@ -30,25 +32,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path = Path(path)
     with disk_full_told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        folder = tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        temporary = Path(folder) / path.name
         try:
             with disk_full_told(path, temporary):
                 yield temporary
                 with open(temporary, "rb") as written:
                     os.fsync(written.fileno())
-                # mkstemp makes files that only their owner reads; results are meant to be shared
+                # whatever mode the writer chose: results are meant to be shared
                 os.chmod(temporary, 0o644)
                 os.replace(temporary, path)
         finally:
-            temporary.unlink(missing_ok=True)
+            shutil.rmtree(folder)
 
 
 def drop_unfinished(folder: Path, name: str = "*") -> None:
     """Delete what writers of `name` left in `folder` when they died; for the only one that writes there now."""
     for left in folder.glob(f".{name}.*.part"):
-        left.unlink()
+        shutil.rmtree(left)
 
 
 @contextmanager

@@ -1,6 +1,9 @@
 """Atomic writes, digests, and errors for damaged files."""
 
 import hashlib
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +13,7 @@ from chemscale.errors import DiskFullError, RecordError
 from chemscale.io import (
     atomic_path,
     digest,
+    drop_unfinished,
     read_json,
     read_parquet,
     sha256_file,
@@ -32,6 +36,30 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         write_half()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+_DYING_WRITER = """
+import os, signal, sys
+from pathlib import Path
+from chemscale.io import atomic_path
+with atomic_path(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    temporary.with_name(".tmpA1b2C3").write_text("as safetensors does")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_writer_left_is_dropped_with_all_that_lay_beside(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    died = subprocess.run([sys.executable, "-c", _DYING_WRITER, str(path)], check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.rglob("*"))) == 4
+    drop_unfinished(tmp_path, "b.txt")
+    assert len(list(tmp_path.rglob("*"))) == 4
+    drop_unfinished(tmp_path)
+    assert list(tmp_path.rglob("*")) == [path]
+    assert path.read_text() == "old"
 
 
 def test_json_is_canonical_and_finite(tmp_path):
@@ -67,7 +95,6 @@ def test_a_full_disk_is_told_with_folder_and_need(tmp_path):
 
     def write():
         with atomic_path(path) as temporary:
-            temporary.unlink()
             temporary.symlink_to("/dev/full")
             temporary.write_bytes(bytes(100_000))
 
