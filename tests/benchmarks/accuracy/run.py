@@ -6,6 +6,7 @@
 PaiNN, SchNet and Allegro are cells of studies/accuracy_ethanol.yaml and studies/accuracy_aspirin.yaml; schnetpack's
 PaiNN and nequip-allegro's Allegro have the same capacity (64 features and 3 interactions; 64 scalars, 32 tensors of
 degree up to 2, 2 layers), loss, optimiser, rate and schedule as they publish them. Errors are of the same test frames.
+Rows `control` tell what those studies' controls, trained four times as long, come to.
 
 Takes some hours on one core. Every finished run is a row of `results/benchmarks/accuracy.json` and is not run again;
 the rows `force error MODEL` compare the means: ratio is theirs over ours, with a 90 % interval of the ratio of means by
@@ -35,7 +36,7 @@ from rows import FOLDER, write_rows
 from chemscale.grid import Cell
 from chemscale.io import read_json
 from chemscale.provenance import machine, versions
-from chemscale.study import load_study
+from chemscale.study import Study, load_study
 
 ROOT = Path(__file__).resolve().parents[3]
 HERE = Path(__file__).parent
@@ -45,10 +46,9 @@ PEERS = {"painn": "schnetpack", "allegro": "nequip-allegro"}
 LEVEL = 0.9
 
 
-def cells_of(molecule: str) -> dict[tuple[str, int], Cell]:
-    """Our cells, by family and seed."""
-    study = load_study(ROOT / "studies" / f"accuracy_{molecule}.yaml")
-    return {(cell.family, cell.seed): cell for cell in study.cells}
+def study_of(molecule: str) -> Study:
+    """The study that has our cells, one of each family and seed, and its controls, one of a name."""
+    return load_study(ROOT / "studies" / f"accuracy_{molecule}.yaml")
 
 
 def ours(molecule: str, cell: Cell, cores: int) -> dict[str, float]:
@@ -93,10 +93,10 @@ def theirs(family: str, python: str, folder: Path, seed: int, steps: int) -> dic
     }
 
 
-def run_row(family: str, molecule: str, peer: str | None, seed: int, found: dict[str, float], seconds: float) -> Any:
+def run_row(what: str, molecule: str, peer: str | None, steps: int, found: dict[str, float], seconds: float) -> Any:
     """The row of one finished run; `peer` None: ours."""
     return {
-        "what": f"run {family} seed{seed}",
+        "what": what,
         "case": molecule,
         "peer": peer,
         "ours": round(found["force_mae"], 4) if peer is None else None,
@@ -107,7 +107,7 @@ def run_row(family: str, molecule: str, peer: str | None, seed: int, found: dict
         "settings": {
             "energy_mae_mev": round(found["energy_mae"], 4),
             "wall_s": round(seconds),
-            "steps": STEPS[molecule],
+            "steps": steps,
         },
         "machine": machine(),
         "versions": versions(),
@@ -160,6 +160,11 @@ def finished() -> list[dict[str, Any]]:
     return read_json(path) if path.exists() else []
 
 
+def is_finished(what: str, molecule: str, peer: str | None) -> bool:
+    """Whether that run has its row."""
+    return (what, molecule, peer) in {(row["what"], row["case"], row["peer"]) for row in finished()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("peers_python")
@@ -171,15 +176,14 @@ def main() -> None:
     asked = parser.parse_args()
     peers_python = str(Path(asked.peers_python).absolute())
     for molecule in asked.molecules:
-        cells = cells_of(molecule)
+        study = study_of(molecule)
+        cells = {(cell.family, cell.seed): cell for cell in study.cells}
         for seed in asked.seeds:
             for family in asked.families:
                 for side in asked.sides:
                     peer = None if side == "ours" else PEERS.get(family)
-                    name = (f"run {family} seed{seed}", molecule, peer)
-                    if (side == "theirs" and peer is None) or name in {
-                        (row["what"], row["case"], row["peer"]) for row in finished()
-                    }:
+                    what = f"run {family} seed{seed}"
+                    if (side == "theirs" and peer is None) or is_finished(what, molecule, peer):
                         continue
                     begun = time.monotonic()
                     if side == "ours":
@@ -188,10 +192,18 @@ def main() -> None:
                         with tempfile.TemporaryDirectory() as scratch:
                             write_splits(cells["painn", seed], ROOT / "data", Path(scratch))
                             found = theirs(family, peers_python, Path(scratch), seed, STEPS[molecule])
-                    write_rows(FILE, [run_row(family, molecule, peer, seed, found, time.monotonic() - begun)])
+                    seconds = time.monotonic() - begun
+                    write_rows(FILE, [run_row(what, molecule, peer, STEPS[molecule], found, seconds)])
             for family in PEERS:
                 if (row := compared(finished(), family, molecule)) is not None:
                     write_rows(FILE, [row])
+        for cell in study.controls if "ours" in asked.sides else []:
+            what = f"control {cell.control} seed{cell.seed}"
+            if cell.family in asked.families and not is_finished(what, molecule, None):
+                begun = time.monotonic()
+                found = ours(molecule, cell, asked.cores)
+                steps = int(cell.protocol["steps"])
+                write_rows(FILE, [run_row(what, molecule, None, steps, found, time.monotonic() - begun)])
 
 
 if __name__ == "__main__":
