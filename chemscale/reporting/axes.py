@@ -81,22 +81,29 @@ def marker(index: int) -> str:
     return MARKERS[index % len(MARKERS)]
 
 
-def save(folder: Path, name: str, draw: Callable[[Axes], None], legend_columns: int) -> None:
-    """Draw on new axes and write `NAME.svg` and `NAME.png`; the same data give the same bytes.
+def save(folder: Path, name: str, draw: Callable[[Axes], None]) -> None:
+    """Draw on new axes, with a legend below, and write `NAME.svg` and `NAME.png`; the same data give the same bytes.
 
     Args:
         folder: where the files go.
         name: the files' name, without ending.
         draw: fills the axes, labels included.
-        legend_columns: of the legend below the axes.
     """
     with style():
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.add_subplot()
         draw(axes)
         handles, labels = axes.get_legend_handles_labels()
+        # as many columns as there is room for
+        for columns in range(min(len(handles), 4), 0, -1):
+            legend = figure.legend(handles, labels, loc="outside lower left", ncols=columns, columnspacing=1.2)
+            if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+                break
+            legend.remove()
         if handles:
-            figure.legend(handles, labels, loc="outside lower left", ncols=legend_columns, columnspacing=1.2)
+            # a long legend takes no room from the axes
+            rows = math.ceil(len(handles) / columns)
+            figure.set_figheight(SIZE[1] + 0.18 * max(0, rows - 3))
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
         # text is left to the reader's fonts; without a generic family, one who lacks the first is given a serif

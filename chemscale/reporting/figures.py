@@ -50,7 +50,6 @@ class Plot:
     title: str
     caption: str
     draw: Callable[[Axes], None]
-    legend_columns: int = 2
 
 
 def draw_all(root: Path) -> None:
@@ -59,7 +58,7 @@ def draw_all(root: Path) -> None:
     folder = root / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     for plot in plots(load_results(root)):
-        save(folder, plot.name, plot.draw, plot.legend_columns)
+        save(folder, plot.name, plot.draw)
 
 
 def plots(results: Results) -> list[Plot]:
@@ -76,7 +75,6 @@ def plots(results: Results) -> list[Plot]:
                 "number of steps. Whiskers are two spreads between seeds on either side: a point whose whisker stays "
                 "left of the line shows an effect of data, not of longer training.",
                 lambda axes: _draw_effects(axes, results, effects),
-                3,
             )
         )
     found += [plot for family in results.families if family.cells for plot in _family_plots(family)]
@@ -105,7 +103,6 @@ def plots(results: Results) -> list[Plot]:
                 )
                 + ". Lines are accepted laws.",
                 lambda axes: _draw_compared_data(axes, compared, sizes),
-                1,
             )
         )
     if any(contrast.exponents for contrast in results.contrasts):
@@ -171,7 +168,6 @@ def _evaluation_plots(family: FamilyResults) -> Iterator[Plot]:
             "molecules and validation molecules: at 1, the line, only the number of molecules is left to tell them "
             "apart. Whiskers are the intervals of the distance of drawn molecules. Series stand a little aside.",
             lambda axes: evaluations.draw_distances(axes, family),
-            3,
         )
 
 
@@ -184,7 +180,6 @@ def _length_plot(results: Results, name: str) -> Plot:
         f"{name}: how long its rows are",
         f"Share of each split's rows by {unit}. Splits that were drawn fairly look alike.",
         lambda axes: _draw_lengths(axes, passport["lengths"], unit),
-        3,
     )
 
 
@@ -234,7 +229,6 @@ def _family_plots(family: FamilyResults) -> Iterator[Plot]:
             f"How far each design point lies above (positive) or below the {FORM_WORDS[fit['form']]} ({verdict}). "
             "The grey band is two spreads between seeds: a good fit leaves a patternless cloud of about that width.",
             lambda axes: _draw_residuals(axes, family, fit),
-            4,
         )
     yield Plot(
         f"{name}_compute",
@@ -243,7 +237,6 @@ def _family_plots(family: FamilyResults) -> Iterator[Plot]:
         f"All design points over their training FLOPs, protocol {family.protocol}. Ringed points are the frontier: no "
         "cheaper one has a lower loss.",
         lambda axes: _draw_compute(axes, family),
-        3,
     )
     if family.controls:
         yield Plot(
@@ -253,7 +246,6 @@ def _family_plots(family: FamilyResults) -> Iterator[Plot]:
             "The same sizes and subsets under the grid's protocol and under the controls'. Where the two agree, the "
             "grid's runs were trained long enough; where the gap grows with D, its law also holds a lack of steps.",
             lambda axes: _draw_control(axes, family),
-            1,
         )
 
 
@@ -428,7 +420,7 @@ def _draw_control(axes: Axes, family: FamilyResults) -> None:
 
 
 def _draw_effects(axes: Axes, results: Results, effects: Sequence[Row]) -> None:
-    axes.set_title("Largest against smallest subset, equal steps")
+    axes.set_title("Equal steps, more data")
     labels = []
     families = [family for family in results.families if any(row["family"] == family.name for row in effects)]
     titles = {family.name: family.title for family in families}
@@ -448,12 +440,13 @@ def _draw_effects(axes: Axes, results: Results, effects: Sequence[Row]) -> None:
             label="_" if name in seen else titles[name] + ("" if known else " (spread unknown)"),
         )
         seen.add(name)
-        labels.append(f"{row['size']}{', control' if row.has('control') else ''}")
+        series = f"{titles[name]} {row['size']}" if len(families) > 1 else row["size"]
+        labels.append(f"{series}{', control' if row.has('control') else ''}")
     axes.axvline(100, color=INK, linewidth=0.9)
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.xaxis.set_major_formatter(plain)
-    axes.set_xlabel("test loss at the largest subset, % of that at the smallest")
+    axes.set_xlabel("test loss, largest subset over smallest (%)")
     axes.grid(True, axis="x")
 
 

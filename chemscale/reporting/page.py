@@ -253,7 +253,7 @@ def contrast_reading(contrast: Contrast) -> str:
             faster = "faster" if row["low"] > 0 else "more slowly"
             parts.append(f"{form}, its loss falls {faster} with data: the interval leaves out 0")
     if not parts:
-        parts.append("no difference of the exponents can be given, as the reasons in the table say")
+        parts.append("no difference of the exponents can be given, as the reasons below the table say")
     losses: dict[str, list[str]] = {}
     for quantity, where in zip(LOG_LOSSES, ("over the subsets", "at the largest one"), strict=True):
         row = contrast.rows[quantity]

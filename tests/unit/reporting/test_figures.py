@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from chemscale.io import read_parquet
@@ -85,10 +87,22 @@ def test_ratios_of_losses_are_drawn_where_they_are(planted: Path) -> None:
 
 def test_a_figure_has_the_same_bytes_every_time(planted: Path, tmp_path: Path) -> None:
     plot = plots(load_results(planted))[1]
-    save(tmp_path, plot.name, plot.draw, plot.legend_columns)
+    save(tmp_path, plot.name, plot.draw)
     for kind in ("svg", "png"):
         again = (tmp_path / f"{plot.name}.{kind}").read_bytes()
         assert again == (planted / "figures" / f"{plot.name}.{kind}").read_bytes()
+
+
+@pytest.mark.parametrize(("label", "columns"), [("short", 4), ("a name of some length", 2), ("x" * 60, 1)])
+def test_a_legend_has_the_columns_that_it_has_room_for(tmp_path: Path, label: str, columns: int) -> None:
+    def draw(axes: Axes) -> None:
+        for index in range(8):
+            axes.plot([1, 2], [index, index], label=f"{label}{index}")
+
+    save(tmp_path, "a", draw)
+    found = re.findall(rf' x="([\d.]+)"[^>]*>{label}', (tmp_path / "a.svg").read_text())
+    assert len(found) == 8
+    assert len(set(found)) == columns
 
 
 @pytest.mark.parametrize(
