@@ -107,6 +107,13 @@ def edited(tmp_path):
             "steps of 0.3 fs",
             "choose a whole number",
         ),
+        # frames of a file state no temperature
+        (
+            ("data", "trajectories", {"kind": "structures", "source": "ani1x", "validation": 0.1, "test": 0.1}),
+            "evaluate.painn.dynamics.temperature",
+            "none",
+            "that of trajectories, in kelvin",
+        ),
         (
             ("evaluate", "painn", "dynamics", "temperature", 300),
             "evaluate.painn.dynamics.temperature",
