@@ -9,13 +9,14 @@ degree up to 2, 2 layers), loss, optimiser, rate and schedule as they publish th
 Rows `control` tell what those studies' controls, trained four times as long, come to.
 
 Takes some hours on one core. Every finished run is a row of `results/benchmarks/accuracy.json` and is not run again;
-the rows `force error MODEL` compare the means: ratio is theirs over ours, with a 90 % interval of the ratio of means by
-Welch's approximation on the logarithms.
+the rows `force error MODEL` compare the means with those of a peer, or of another of our models: ratio is theirs over
+ours, with a 90 % interval of the ratio of means by Welch's approximation on the logarithms.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -114,31 +115,35 @@ def run_row(what: str, molecule: str, peer: str | None, steps: int, found: dict[
     }
 
 
-def compared(rows: list[dict[str, Any]], family: str, molecule: str) -> dict[str, Any] | None:
-    """The row that compares the means over seeds; None where a side has fewer than two runs."""
-    mine, other = (
+def compared(rows: list[dict[str, Any]], molecule: str, family: str, other: str, peer: str | None) -> Any:
+    """The row that compares our family's mean over seeds with another's; None where a side has fewer than two runs.
+
+    `other` is the family that `peer` trained, or one of ours where that is None.
+    """
+    mine, others = (
         [
-            row[side]
+            row["ours"] if trainer is None else row["theirs"]
             for row in rows
-            if row["what"].startswith(f"run {family} ") and row["case"] == molecule and row["peer"] == peer
+            if row["what"].startswith(f"run {name} ") and row["case"] == molecule and row["peer"] == trainer
         ]
-        for side, peer in (("ours", None), ("theirs", PEERS[family]))
+        for name, trainer in ((family, None), (other, peer))
     )
-    if min(len(mine), len(other)) < 2:
+    if min(len(mine), len(others)) < 2:
         return None
-    means = [float(np.mean(values)) for values in (mine, other)]
+    means = [float(np.mean(values)) for values in (mine, others)]
     # of the logarithm of each mean
     squares = [
-        float(np.var(values, ddof=1)) / len(values) / mean**2 for values, mean in zip((mine, other), means, strict=True)
+        float(np.var(values, ddof=1)) / len(values) / mean**2
+        for values, mean in zip((mine, others), means, strict=True)
     ]
     variance = sum(squares)
-    freedom = variance**2 / sum(s**2 / (len(v) - 1) for s, v in zip(squares, (mine, other), strict=True))
+    freedom = variance**2 / sum(s**2 / (len(v) - 1) for s, v in zip(squares, (mine, others), strict=True))
     width = float(student.ppf((1 + LEVEL) / 2, freedom)) * variance**0.5
     ratio = means[1] / means[0]
     return {
         "what": f"force error {family}",
         "case": molecule,
-        "peer": PEERS[family],
+        "peer": peer or f"our {other}",
         "ours": round(means[0], 4),
         "theirs": round(means[1], 4),
         "unit": "meV/angstrom",
@@ -146,9 +151,9 @@ def compared(rows: list[dict[str, Any]], family: str, molecule: str) -> dict[str
         "ratio_min": round(ratio * float(np.exp(-width)), 4),
         "ratio_max": round(ratio * float(np.exp(width)), 4),
         # ours at most 1.03 times theirs
-        "target": round(1 / 1.03, 4),
-        "repeats": min(len(mine), len(other)),
-        "settings": {"ours": mine, "theirs": other, "level": LEVEL, "steps": STEPS[molecule]},
+        "target": None if peer is None else round(1 / 1.03, 4),
+        "repeats": min(len(mine), len(others)),
+        "settings": {"ours": mine, "theirs": others, "level": LEVEL, "steps": STEPS[molecule]},
         "machine": machine(),
         "versions": versions(),
     }
@@ -194,9 +199,10 @@ def main() -> None:
                             found = theirs(family, peers_python, Path(scratch), seed, STEPS[molecule])
                     seconds = time.monotonic() - begun
                     write_rows(FILE, [run_row(what, molecule, peer, STEPS[molecule], found, seconds)])
-            for family in PEERS:
-                if (row := compared(finished(), family, molecule)) is not None:
-                    write_rows(FILE, [row])
+            pairs = [(family, family, peer) for family, peer in PEERS.items()]
+            pairs += [(*ours_both, None) for ours_both in itertools.combinations(("painn", "allegro", "schnet"), 2)]
+            compared_rows = [compared(finished(), molecule, *pair) for pair in pairs]
+            write_rows(FILE, [row for row in compared_rows if row is not None])
         for cell in study.controls if "ours" in asked.sides else []:
             what = f"control {cell.control} seed{cell.seed}"
             if cell.family in asked.families and not is_finished(what, molecule, None):
