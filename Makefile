@@ -1,5 +1,5 @@
 # make run    the default study, from raw data to the audited report
-# make test   every test that CI runs, but for the scheduler's (make test-slurm)
+# make test   every test that CI runs, but for the scheduler's (make test-slurm) and those of machine code (make test-compiled)
 # make bench  times against other packages, into results/benchmarks/
 # make bench-accelerator  the largest models on one GPU, against its own matrix products
 # make bench-accuracy  potentials beside those that their authors' trainers train, on the same frames; hours, run by run

@@ -116,7 +116,7 @@ def _fit_text(record: dict[str, Any]) -> str:
 @app.command()
 def audit(
     folder: Annotated[Path, typer.Argument(help="A finished study, such as results/quickstart.")],
-    deep: Annotated[bool, typer.Option("--deep", help="Evaluate checkpoints again.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Evaluate checkpoints again (not there yet).")] = False,
     as_json: _Json = False,
 ) -> None:
     """Whether every number of a study follows from its raw records; needs the folder alone."""
