@@ -16,9 +16,8 @@ def test_tables_are_those_of_the_rows():
         words = row["what"].split()
         title = TITLES[words[-1] if words[0] == "force" else words[1].removesuffix("_longer")]
         if words[0] == "control":
-            told.add(
-                f"| {row['case']} | {title} | {words[2].removeprefix('seed')} | {row['settings']['steps']:,} | {row['ours']:.2f} |"
-            )
+            steps, seed = row["settings"]["steps"], words[2].removeprefix("seed")
+            told.add(f"| {row['case']} | {title} | {seed} | {steps:,} | {row['ours']:.2f} |")
         elif words[0] == "force":
             ratio = f"{row['ratio']:.3f} [{row['ratio_min']:.3f}, {row['ratio_max']:.3f}]"
             other = TITLES.get(row["peer"].removeprefix("our "))
