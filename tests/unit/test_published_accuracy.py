@@ -27,4 +27,4 @@ def test_tables_are_those_of_the_rows():
                 errors = f"{row['ours']:.2f} | {row['theirs']:.2f} ({row['peer']})"
                 told.add(f"| {title} | {row['case']} | {errors} | {ratio} |")
     assert len(told) > 10
-    assert told <= set(lines)
+    assert told == {line for line in lines if line.startswith(("| ethanol", "| aspirin", "| PaiNN", "| Allegro"))}
