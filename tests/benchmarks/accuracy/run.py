@@ -5,7 +5,8 @@
 950 training frames of GFN2-xTB ethanol and aspirin at 500 K, batches of ten, 10,000 and 5,000 steps, three seeds: our
 PaiNN, SchNet and Allegro are cells of studies/accuracy_ethanol.yaml and studies/accuracy_aspirin.yaml; schnetpack's
 PaiNN and nequip-allegro's Allegro have the same capacity (64 features and 3 interactions; 64 scalars, 32 tensors of
-degree up to 2, 2 layers), loss, optimiser, rate and schedule as they publish them. Errors are of the same test frames.
+degree up to 2, 2 layers), loss, optimiser, rate and schedule as they publish them, so that recipes are compared and not
+only architectures: docs/studies/accuracy tells what they come to. Errors are of the same test frames.
 Rows `control` tell what those studies' controls, trained four times as long, come to.
 
 Takes some hours on one core. Every finished run is a row of `results/benchmarks/accuracy.json` and is not run again;
