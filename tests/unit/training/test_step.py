@@ -25,7 +25,12 @@ GRAPH = {"interactions": 1, "num_radial": 4, "cutoff": 4.0, "envelope": "smooth"
 SIZES = {
     "schnet": GRAPH | {"width": 8},
     "painn": GRAPH | {"width": 8, "interactions": 2, "vectors": True},
+    "baseline": GRAPH | {"width": 8},
     "allegro": GRAPH | {"width": 8, "tensors": 4, "l_max": 1, "neighbours": 9.0},
+    "spookynet": {
+        **{"width": 8, "interactions": 2, "num_radial": 4, "cutoff": 3.0, "long_cutoff": 4.0},
+        **dict.fromkeys(("repulsion", "electrostatics", "dispersion"), True),
+    },
 }
 
 
