@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,10 +20,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to `path` when the block ends without an error.
+    """A temporary path in the folder of `path`, renamed to `path` when the block ends without an error.
 
-    The file is flushed to disk before the rename, so that a crash leaves the old file or the new one, never a part. It
-    has a folder of its own, for what its writer may lay beside it meanwhile: safetensors writes a `.tmp` file first.
+    The file is flushed to disk before the rename, so that a crash leaves the old file or the new one, never a part.
 
     Raises:
         DiskFullError: there is no space left.
@@ -32,24 +30,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path = Path(path)
     with disk_full_told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        temporary = Path(folder) / path.name
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         try:
             with disk_full_told(path, temporary):
                 yield temporary
                 with open(temporary, "rb") as written:
                     os.fsync(written.fileno())
-                # whatever mode the writer chose: results are meant to be shared
+                # mkstemp makes files that only their owner reads; results are meant to be shared
                 os.chmod(temporary, 0o644)
                 os.replace(temporary, path)
         finally:
-            shutil.rmtree(folder)
+            temporary.unlink(missing_ok=True)
 
 
 def drop_unfinished(folder: Path, name: str = "*") -> None:
     """Delete what writers of `name` left in `folder` when they died; for the only one that writes there now."""
     for left in folder.glob(f".{name}.*.part"):
-        shutil.rmtree(left)
+        left.unlink()
+    if name == "*":
+        # safetensors (0.8) writes beside the path that it was given, and renames
+        for left in folder.glob(".tmp??????"):
+            left.unlink()
 
 
 @contextmanager

@@ -89,9 +89,8 @@ def test_failure_leaves_its_reason_until_the_next_attempt(checkpoint):
     failure = json.loads((checkpoint.folder / "failure.json").read_text())
     assert failure["reason"] == "TrainingError: loss is nan"
     assert failure["attempts"] == 1
-    left = checkpoint.folder / ".weights.safetensors.x1.part"
-    left.mkdir()
-    (left / ".tmpA1b2C3").touch()
+    (checkpoint.folder / ".weights.safetensors.x1.part").touch()
+    (checkpoint.folder / ".tmpA1b2C3").touch()
     assert checkpoint.start_attempt() == 2
     assert [path.name for path in checkpoint.folder.iterdir()] == ["attempts.json"]
 

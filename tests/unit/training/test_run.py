@@ -169,7 +169,7 @@ def test_run_that_died_after_its_records_leaves_nothing_behind(make_cell, data_d
     folder = cell.folder(tmp_path)
     (folder / "metrics.json").unlink()
     (folder / "checkpoint" / "step-000000020").mkdir()
-    (folder / ".metrics.json.x1.part").mkdir()
+    (folder / ".metrics.json.x1.part").touch()
     assert _train(cell, tmp_path, data_dir) == before
     assert not list(folder.rglob("step-*"))
     assert not list(folder.rglob("*.part"))
