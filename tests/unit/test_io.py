@@ -39,13 +39,12 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
 
 
 _DYING_WRITER = """
-import os, signal, sys
+import signal, sys
 from pathlib import Path
 import safetensors.torch, torch
 from chemscale.io import atomic_path
 with atomic_path(Path(sys.argv[1])) as temporary:
     signal.setitimer(signal.ITIMER_REAL, 0.02)  # ends the process while it writes
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     while True:
         safetensors.torch.save_file({"x": torch.zeros(4_000_000)}, temporary)
 """
