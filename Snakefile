@@ -3,6 +3,7 @@
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/due.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
@@ -15,16 +16,12 @@ localrules:
     packs,
 
 
-# every file is asked for by name: one that was deleted, or that failed to be made anew, is never passed over
 rule all:
     default_target: True
     input:
-        PREPARED,
-        rules.seal.input,
-        rules.seal.output,
-        rules.audit.output,
+        lambda wildcards: due_files(),
 
 
 rule packs:
     input:
-        expand(f"{ROOT}/logs/packs/{{pack}}.json", pack=PACKS),
+        lambda wildcards: due_packs(verdicts()),

@@ -35,7 +35,10 @@ def plan(config: _Config = Path("config.yaml"), as_json: _Json = False) -> None:
 
 @app.command()
 def status(config: _Config = Path("config.yaml"), as_json: _Json = False) -> None:
-    """Which cells are done, running, failed (with the reason) or waiting; exit code 1 where one has failed."""
+    """Which cells and stages are done, running, failed, stale (and what changed) or waiting; what a run would do.
+
+    The exit code is 1 where one has failed.
+    """
     from chemscale.planning.status import study_status
     from chemscale.study import load_study
 
@@ -45,21 +48,30 @@ def status(config: _Config = Path("config.yaml"), as_json: _Json = False) -> Non
         raise typer.Exit(1)
 
 
-def _status_text(found: dict[str, Any]) -> str:
+def _status_text(status: dict[str, Any]) -> str:
     def counted(states: dict[str, int]) -> str:
         return ", ".join(f"{count} {state}" for state, count in states.items())
 
-    lines = [f"{found['study']}: {counted(found['counts'])}"]
-    if any(found["evaluations"].values()):
-        lines.append(f"evaluations: {counted(found['evaluations'])}")
-    for entry in found["cells"]:
-        if entry["state"] in ("running", "failed"):
+    lines = [f"{status['study']}: {counted(status['counts'])}"]
+    if any(status["evaluations"].values()):
+        lines.append(f"evaluations: {counted(status['evaluations'])}")
+    for entry in status["cells"]:
+        if entry["state"] not in ("done", "waiting") or (entry["state"] == "waiting" and entry["reason"]):
             waived = " (waived)" if entry["waived"] else ""
             lines.append(
                 f"{entry['state']:8} {entry['cell']}{waived}" + (f": {entry['reason']}" if entry["reason"] else "")
             )
-    if found["rerun"]:
-        lines.append(f"run the failed ones again: {found['rerun']}")
+    for entry in status["stages"]:
+        if entry["state"] != "waiting" or entry["reason"]:
+            lines.append(f"{entry['state']:8} {entry['job']}" + (f": {entry['reason']}" if entry["reason"] else ""))
+    jobs = ", ".join(f"{count} {rule}" for rule, count in status["next"]["jobs"].items())
+    lines.append(f"the next run: {jobs}" if jobs else "the next run: nothing to do")
+    if status["retraining"]:
+        lines.append(status["retraining"])
+    if status["locked"]:
+        lines.append("locked: Snakemake works in this folder, or was killed here (then: snakemake --unlock)")
+    if status["rerun"]:
+        lines.append(f"run the failed ones again: {status['rerun']}")
     return "\n".join(lines)
 
 

@@ -9,8 +9,10 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from chemscale.errors import ChemscaleError
+from chemscale.job_records import recorded
 
 _SECONDS_BETWEEN = 30
 
@@ -27,6 +29,18 @@ class _NowAndThen(logging.Handler):
         if time.monotonic() - self._told >= _SECONDS_BETWEEN:
             self._told = time.monotonic()
             self._tell(record.getMessage())
+
+
+@contextmanager
+def stage(snakemake: Any) -> Iterator[dict[str, Any]]:
+    """Run a script's block as a job that leaves its log and its record; gives the job's settings.
+
+    Args:
+        snakemake: the object that Snakemake hands to scripts; `params.job` is what `Jobs.params` gives.
+    """
+    job = snakemake.params.job
+    with logged(snakemake.log[0]), recorded(job, list(snakemake.output)):
+        yield job["settings"]
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import argparse
 import os
 import platform
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -24,10 +25,11 @@ from typing import Any
 import psutil
 
 from chemscale.audit.run import audit_command
-from chemscale.errors import ChemscaleError, ConfigError, RecordError, Stopped
-from chemscale.grid import Cell
+from chemscale.errors import ChemscaleError, ConfigError, Stopped
 from chemscale.io import read_json, write_json
-from chemscale.planning.code import family_digest
+from chemscale.planning.due import judge, untrained
+from chemscale.planning.jobs import jobs_of
+from chemscale.planning.retrain import VARIABLE, confirm, retraining
 from chemscale.provenance import machine, versions
 from chemscale.reporting.page import render
 from chemscale.reporting.summary import summary
@@ -65,7 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
 def run(study: Study, configfile: str, cores: int) -> int:
     """Both runs of Snakemake, the cost of a run from nothing, and the summary; returns the exit code."""
     fresh = from_nothing(study)
-    forget_unfinished_packs(study)
+    jobs = jobs_of(study)
+    # Snakemake's own process has no terminal to ask at
+    confirm(retraining(jobs, judge(jobs)), study.path)
     begun = time.monotonic()
     with peak_memory() as peak, at_work():
         code = snakemake(study, configfile, cores, "packs")
@@ -76,7 +80,7 @@ def run(study: Study, configfile: str, cores: int) -> int:
     if code == ConfigError.exit_code:
         return code
     if code != 0:
-        hint = "" if configfile == "config.yaml" else f" --config {configfile}"
+        hint = "" if configfile == "config.yaml" else f" --config {shlex.quote(configfile)}"
         print(f"the study is not complete; what failed, and why: .venv/bin/chemscale status{hint}", file=sys.stderr)
         return 1
     if fresh:
@@ -125,33 +129,19 @@ def from_nothing(study: Study) -> bool:
     return not any(path.exists() for path in data + cells)
 
 
-def trained(study: Study, cell: Cell) -> bool:
-    """Whether a cell's training is finished, by this code and config."""
-    try:
-        identity = read_json(cell.folder(study.root) / "checkpoint" / "finished" / "complete.json")["identity"]
-    except RecordError:
-        return False
-    return bool(identity["config"] == cell.digest and identity["code"] == family_digest(cell.family))
-
-
-def forget_unfinished_packs(study: Study) -> None:
-    """Delete the markers of packs that a cell has been deleted from, or that failed for one: they are to run again."""
-    cells = {cell.path: cell for cell in study.cells + study.controls}
-    for marker in (study.root / "logs" / "packs").glob("*.json"):
-        paths = read_json(marker)["cells"]
-        if not all(path in cells and trained(study, cells[path]) for path in paths):
-            marker.unlink()
-
-
 def snakemake(study: Study, configfile: str, cores: int, target: str) -> int:
     """One run of Snakemake; prints stages as they start, cells as they finish, and what goes wrong."""
     command = [sys.executable, "-m", "snakemake", target, "--cores", str(cores), "--keep-going"]
     command += ["--rerun-incomplete", "--quiet", "progress", "rules", "reason", f"--configfile={configfile}"]
-    cells = [cell for cell in study.cells + study.controls if cell.path not in study.waived]
-    left = sum(not trained(study, cell) for cell in cells)
-    print(f"{time.strftime('%H:%M:%S')} {target}: {left} of {len(cells)} cells to train", flush=True)
+    jobs = jobs_of(study)
+    left = len(untrained(jobs, judge(jobs)))
+    print(f"{time.strftime('%H:%M:%S')} {target}: {left} of {len(jobs.training)} cells to train", flush=True)
+    # asked and answered before, where there was a terminal to ask at
+    environment = os.environ | {VARIABLE: "yes"}
     stopped = Event()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
         assert process.stdout is not None
 
         def stop(number: int, frame: object) -> None:

@@ -154,6 +154,7 @@ _TRAINING = (
     "training/shared",
     "training/zero",
     "data/arrays",
+    "data/identity",
     "data/manifest",
     "data/subsets",
 )

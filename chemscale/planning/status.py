@@ -1,78 +1,75 @@
-"""Where a study stands: which cells are done, running, failed (and why) or waiting; how to rerun the failed ones."""
+"""Where a study stands: which jobs are done, running, failed, stale or waiting, and what the next run would do."""
 
 from __future__ import annotations
 
-import fcntl
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from chemscale.errors import RecordError
-from chemscale.evaluations import EVALUATION
-from chemscale.io import read_json
+from chemscale.planning.due import FAILED, STATES, failure_of, judge
+from chemscale.planning.jobs import jobs_of
+from chemscale.planning.retrain import retraining
 from chemscale.study import Study
 
-STATES = ("done", "running", "failed", "waiting")
-
-
-def cell_state(folder: Path) -> tuple[str, str | None]:
-    """The state of the cell in `folder` and, where it failed, the reason."""
-    checkpoint = folder / "checkpoint"
-    if _locked(checkpoint / "lock"):
-        return "running", None
-    # trained in a pack, a cell is done before its own job publishes the records
-    if (folder / "metrics.json").exists() or (checkpoint / "finished" / "complete.json").exists():
-        return "done", None
-    failure = checkpoint / "failure.json"
-    if failure.exists():
-        try:
-            return "failed", str(read_json(failure)["reason"])
-        except (RecordError, KeyError, TypeError):
-            return "failed", f"{failure} is damaged"
-    # an attempt that left neither a reason nor a state to go on from was killed, for want of memory perhaps
-    if (checkpoint / "attempts.json").exists() and not any(checkpoint.glob("*-*/complete.json")):
-        return "failed", "it ended without a word: killed, perhaps for want of memory"
-    return "waiting", None
-
-
-def _locked(path: Path) -> bool:
-    """Whether a process holds the lock file; the kernel drops the lock when its holder dies."""
-    if not path.exists():
-        return False
-    with open(path) as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+# where Snakemake notes that it works in this folder
+_LOCKS = Path(".snakemake/locks")
+_TRAINING, _EVALUATION = "train", "evaluate"
 
 
 def study_status(study: Study) -> dict[str, Any]:
-    """The state of every cell and control of a study.
+    """The state of every cell, evaluation and stage of a study.
 
     Returns:
-        study, counts ({state: number}), cells ({path, state, reason, waived}), evaluations ({done, waiting}: of cells
-        that are not waived, beyond their loss), rerun (the command that runs the failed cells again, null where none
-        failed; a waived cell is not asked for again).
+        study;
+        counts: {state: number of cells and controls};
+        cells: {cell, state, reason, waived} each; a stale cell's reason names what changed;
+        evaluations: {state: number}, of cells that are not waived;
+        stages: {job, state, reason} of each job of another rule that is not done;
+        next: what a run would do: jobs ({rule: number}), cells (the paths of those that it would train or publish);
+        retraining: what the next run would train again, in one sentence; null where it is nothing;
+        locked: whether Snakemake works in this folder, or was killed there;
+        rerun: the command that runs the failed jobs again, null where none failed.
     """
-    cells = []
-    for cell in study.cells + study.controls:
-        state, reason = cell_state(cell.folder(study.root))
-        cells.append({"cell": cell.path, "state": state, "reason": reason, "waived": cell.path in study.waived})
-    counts = Counter(entry["state"] for entry in cells)
-    evaluated = [path for path in study.evaluated if path not in study.waived]
-    done = sum((study.root / path / EVALUATION).exists() for path in evaluated)
-    failed = [
-        f"{study.root}/{entry['cell']}/metrics.json"
-        for entry in cells
-        if entry["state"] == "failed" and not entry["waived"]
-    ]
+    jobs = jobs_of(study)
+    verdicts = judge(jobs)
+    cells, stages, failed = [], [], []
+    counts: Counter[str] = Counter()
+    evaluations: Counter[str] = Counter()
+    judged = [job for job in jobs if job.name in verdicts]
+    for job in judged:
+        verdict = verdicts[job.name]
+        reason = "; ".join(verdict.reasons) or None
+        if job.rule == _TRAINING:
+            cells.append({"cell": job.wildcards["cell"], "state": verdict.state, "reason": reason, "waived": False})
+            counts[verdict.state] += 1
+        elif job.rule == _EVALUATION:
+            evaluations[verdict.state] += 1
+        if job.rule != _TRAINING and (verdict.due or verdict.state == FAILED):
+            stages.append({"job": job.name, "state": verdict.state, "reason": reason})
+        if verdict.state == FAILED and verdict.due:
+            failed.append(job.outputs[1] if job.rule == _TRAINING else job.outputs[0])
+    for path in study.waived:
+        folder = study.root / path
+        reason = failure_of(folder)
+        state = "done" if (folder / "metrics.json").exists() else "failed" if reason else "waiting"
+        cells.append({"cell": path, "state": state, "reason": reason, "waived": True})
+        counts[state] += 1
+    due = [job for job in judged if verdicts[job.name].due]
+    again = retraining(jobs, verdicts)
     # --configfile takes all words up to the next option, so that it can't stand before the targets
-    config = "" if study.path == Path("config.yaml") else f"--configfile {study.path} "
+    config = "" if study.path == Path("config.yaml") else f"--configfile {shlex.quote(str(study.path))} "
     return {
         "study": study.name,
         "counts": {state: counts[state] for state in STATES},
         "cells": cells,
-        "evaluations": {"done": done, "waiting": len(evaluated) - done},
-        "rerun": f"snakemake {config}--keep-going --cores all {' '.join(failed)}" if failed else None,
+        "evaluations": {state: evaluations[state] for state in STATES},
+        "stages": stages,
+        "next": {
+            "jobs": dict(sorted(Counter(job.rule for job in due).items())),
+            "cells": sorted(job.wildcards["cell"] for job in due if job.rule == _TRAINING),
+        },
+        "retraining": str(again) if again.cells else None,
+        "locked": any(_LOCKS.glob("*")),
+        "rerun": f"snakemake {config}--keep-going --cores all {shlex.join(failed)}" if failed else None,
     }

@@ -7,18 +7,17 @@ config, data or code is set aside in `superseded/` and training starts anew.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import shutil
-import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chemscale.errors import LockedError, RecordError
+from chemscale.errors import RecordError
 from chemscale.io import atomic_path, drop_unfinished, read_json, sha256_file, write_json
+from chemscale.locks import held
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 _MARKER = "complete.json"
 _FINISHED = "finished"
 _RETRY = "retry.json"
-_LOCK_TRIES = 10
 
 
 class Checkpoint:
@@ -41,20 +39,9 @@ class Checkpoint:
         """The live curve, a JSON line each step."""
         return self.folder / "curve.jsonl"
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the cell: two processes never write one. The kernel drops the lock when its holder dies."""
-        with open(self.folder / "lock", "w") as handle:
-            # `chemscale status` holds a lock for an instant to see whether there is one: that is no other trainer
-            for patience in (*[0.1] * _LOCK_TRIES, 0.0):
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if not patience:
-                        raise LockedError(f"{self.folder.parent} is being trained by another process") from None
-                    time.sleep(patience)
-            yield
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the cell: two processes never write one; `LockedError` where another one holds it."""
+        return held(self.folder / "lock", f"{self.folder.parent} is being trained")
 
     def start_attempt(self) -> int:
         """Count one more attempt, forget the last failure and what it left; the number of attempts so far."""

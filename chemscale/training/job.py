@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chemscale.data import arrays
+from chemscale.data.identity import cell_identity
 from chemscale.data.manifest import read_manifest
 from chemscale.errors import DivergedError, Stopped
-from chemscale.families import LOSS_UNITS, POTENTIALS, reach
+from chemscale.families import LOSS_UNITS
 from chemscale.grid import Cell, protocol_label
-from chemscale.io import atomic_path, digest, write_json
+from chemscale.io import atomic_path, write_json
 from chemscale.records import SCHEMA_VERSION, loss_spikes, write_metrics
 from chemscale.training.checkpoint import Checkpoint
 from chemscale.training.meters import EnergyMeter, matmul_peak
@@ -43,7 +44,7 @@ class Datasets:
     """Prepared data sets by key, read once for all the cells of a process; they are never changed after reading."""
 
     def __init__(self, data_dir: Path) -> None:
-        self._data_dir = data_dir
+        self.data_dir = data_dir
         self._language: dict[str, arrays.LanguageData] = {}
         self._frames: dict[str, arrays.FrameData] = {}
         self._manifests: dict[str, dict[str, Any]] = {}
@@ -51,29 +52,29 @@ class Datasets:
     def language(self, key: str) -> arrays.LanguageData:
         """The tokens of a language data set."""
         if key not in self._language:
-            self._language[key] = arrays.load_language(self._data_dir / key)
+            self._language[key] = arrays.load_language(self.data_dir / key)
         return self._language[key]
 
     def frames(self, key: str) -> arrays.FrameData:
         """The frames of a potential data set."""
         if key not in self._frames:
-            self._frames[key] = arrays.load_frames(self._data_dir / key)
+            self._frames[key] = arrays.load_frames(self.data_dir / key)
         return self._frames[key]
 
     def manifest(self, key: str) -> dict[str, Any]:
         """The manifest of a data set."""
         if key not in self._manifests:
-            self._manifests[key] = read_manifest(self._data_dir / key)
+            self._manifests[key] = read_manifest(self.data_dir / key)
         return self._manifests[key]
 
     @property
     def compiled(self) -> Path:
         """The folder of what is compiled once for many cells, see `models/compiled.py`."""
-        return self._data_dir / "compiled"
+        return self.data_dir / "compiled"
 
     def folder(self, key: str) -> Path:
         """The folder of a data set."""
-        return self._data_dir / key
+        return self.data_dir / key
 
 
 @dataclass
@@ -119,18 +120,8 @@ class Job:
         self.cell, self.datasets, self.code, self.log, self.ranks = cell, datasets, code, log, ranks
         self.folder = cell.folder(root)
         self.data_digest: str = datasets.manifest(cell.data["key"])["digest"]
-        evaluations = {name: datasets.manifest(key)["digest"] for name, key in cell.data["evaluations"].items()}
-        cutoff = reach(cell.family, cell.knobs) if cell.domain == POTENTIALS else None
-        read = [
-            arrays.content(datasets.folder(cell.data["key"]), cutoff, (cell.seed, cell.num_samples)),
-            *(arrays.content(datasets.folder(key), cutoff, None) for key in cell.data["evaluations"].values()),
-        ]
-        self.checkpoint = Checkpoint(
-            self.folder / "checkpoint",
-            {"config": cell.digest, "data": self.data_digest, "arrays": digest(read), "code": code}
-            | {f"data of {name}": value for name, value in evaluations.items()},
-            log,
-        )
+        identity = cell_identity(cell, datasets.data_dir, code, lambda key: str(datasets.manifest(key)["digest"]))
+        self.checkpoint = Checkpoint(self.folder / "checkpoint", identity, log)
         self.shared: SharedSteps | None = None
         self._shared_steps = 0  # the number of steps after which a state is left for others
         if cell.shares_steps and cell.engine["shared_with"]:
@@ -361,6 +352,8 @@ class Job:
         peak = _matmul_peak(place, dtype)
         flops_per_s = progress.flops["flops_full"] / progress.steps_s
         return provenance() | {
+            # what the records belong to: a cell of another identity has to be trained again
+            "identity": self.checkpoint.identity,
             "started": self.started,
             "wall_s": progress.wall_s,
             "device_s": progress.wall_s * self.ranks.size,

@@ -44,6 +44,8 @@ FOUNDATION = {
     "config",
     "config_file",
     "io",
+    "job_records",
+    "locks",
     "provenance",
     "records",
     "evaluations",

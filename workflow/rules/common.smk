@@ -1,15 +1,17 @@
 # The study, loaded once and checked before any job; every rule looks things up here.
 
 import json
+import os
 import sys
+from functools import cache
 
 from chemscale.errors import ConfigError
-from chemscale.families import POTENTIALS, reach
-from chemscale.io import digest
-from chemscale.planning.code import family_digest, stage_digest
+from chemscale.planning.due import judge, untrained
+from chemscale.planning.jobs import jobs_of
 from chemscale.planning.packs import packs as pack_cells
 from chemscale.planning.plan import memory_mb
-from chemscale.study import data_settings, load_study, wants_scaffolds
+from chemscale.planning.retrain import confirm, retraining, set_aside
+from chemscale.study import load_study
 
 
 def the_study():
@@ -34,81 +36,14 @@ except ConfigError as error:
     refuse(error)
 
 
-def cell_data(cells):
-    """The prepared data that cells read: arrays of training and evaluation sets, neighbour lists, and subsets."""
-    files = set()
-    for cell in cells:
-        for key in [cell.data["key"], *cell.data["evaluations"].values()]:
-            files |= {f"{DATA}/{key}/manifest.json", f"{DATA}/{key}/arrays/arrays.json"}
-            if cell.domain == POTENTIALS:
-                files.add(f"{DATA}/{key}/neighbours/{reach(cell.family, cell.knobs):g}/arrays.json")
-        files.add(f"{DATA}/{cell.data['key']}/subsets/seed{cell.seed}/n{cell.num_samples}.parquet")
-    return sorted(files)
-
-
-def evaluation_data(path):
-    """The prepared data that a cell's evaluation reads beside its training data: properties, reference molecules."""
-    folder, asked = f"{DATA}/{CELLS[path].data['key']}", EVALUATED[path]
-    files = []
-    if asked["probe"]:
-        files.append(f"{folder}/properties/{digest(asked['probe'])[:12]}/manifest.json")
-    if asked["generation"]:
-        files.append(f"{folder}/reference/seed{asked['generation']['seed']}/n{asked['generation']['num']}.parquet")
-    if asked["dynamics"]:
-        files.append(f"{DATA}/{asked['dynamics']['key']}/manifest.json")
-    return files
-
-
-def own_files(section):
-    """The user's files that a data section is made of, and no published ones: those are known by their content."""
-    files = [section["path"]] if section.get("source") == "file" else []
-    files += [section["vocabulary"]] if section.get("vocabulary") else []
-    if section["kind"] in ("conformers", "trajectories") and section["molecules"]:
-        files += [molecule["structure"] for molecule in section["molecules"].values() if molecule["structure"]]
-    return files
-
-
-def scaffolds_of(name):
-    """The scaffolds of a data set of the config, where the study asks for them."""
-    return [f"{STUDY.data_folder(name)}/scaffolds/scaffolds.json"] if wants_scaffolds(STUDY.data_section(name)) else []
-
-
 ROOT = str(STUDY.root)
 DATA = str(STUDY.data_dir)
 CELLS = {cell.path: cell for cell in [*STUDY.cells, *STUDY.controls]}
-WAIVED = set(STUDY.waived)
-KEPT = [path for path in CELLS if path not in WAIVED]
-PACKS = pack_cells(CELLS[path] for path in KEPT)
-CODE = {family: family_digest(family) for family in {cell.family for cell in CELLS.values()}}
-# data folders by key: two sections with equal settings share one
-FULL = {STUDY.data_key(name): STUDY.data_section(name) for name in STUDY.config.data}
-SECTIONS = {key: data_settings(section) for key, section in FULL.items()}
-# how the work is spread and where a file lies change no output: a rule's threads and inputs, and none of its params
-WORKERS = {key: section["workers"] for key, section in FULL.items()}
-CHUNKS = {key: section["chunks"] for key, section in FULL.items()}
-PATHS = {key: section.get("path") for key, section in FULL.items()}
-OWN_FILES = {key: own_files(section) for key, section in FULL.items()}
-MAKER_CODE = {key: stage_digest(section["kind"]) for key, section in FULL.items()}
-# the subsets that the study draws from each data set
-DRAWS = {}
-for cell in CELLS.values():
-    draws = DRAWS.setdefault(cell.data["name"], [])
-    if [cell.seed, cell.num_samples] not in draws:
-        draws.append([cell.seed, cell.num_samples])
-PASSPORTS = [
-    f"{ROOT}/data/{name}/{file}"
-    for name, section in STUDY.config.data.items()
-    for file in ["manifest.json", "rows.parquet", "passport.json"]
-    + (["tokenizer.json", "tokenizer"] if section.kind == "molecules" else [])
-]
-# cells that are evaluated beyond their loss, with what is asked of each
-EVALUATED = {path: asked for path, asked in STUDY.evaluated.items() if path not in WAIVED}
-# the settings of all probes, by the name that their folder of properties has
-PROBES = {digest(asked["probe"])[:12]: asked["probe"] for asked in EVALUATED.values() if asked["probe"]}
-PREPARED = sorted(
-    {file for cell in CELLS.values() for file in cell_data([cell])}
-    | {file for path in EVALUATED for file in evaluation_data(path)}
-)
+JOBS = jobs_of(STUDY)
+PACKS = pack_cells(CELLS[path] for path in CELLS if path not in STUDY.waived)
+EVALUATED = [job.wildcards["cell"] for job in JOBS if job.rule == "evaluate"]
+# data folders by key: two sections with equal settings share one; how the work is spread changes no output
+SECTIONS = {STUDY.data_key(name): STUDY.data_section(name) for name in STUDY.config.data}
 
 
 wildcard_constraints:
@@ -130,6 +65,25 @@ def the_cell(wildcards):
     if wildcards.cell not in CELLS:
         refuse(ConfigError(f"{ROOT}/{wildcards.cell}", "no such cell", f"name a cell of the grid in {STUDY.path}"))
     return CELLS[wildcards.cell]
+
+
+def the_job(rule, wildcards):
+    """The study's job of a rule, see `chemscale/planning/jobs.py`."""
+    try:
+        return JOBS.of(rule, dict(wildcards.items()))
+    except KeyError:
+        words = " ".join([rule, *wildcards])
+        refuse(ConfigError(words, "no such job in this study", f"name a file that {STUDY.path} asks for"))
+
+
+def pack_marker(pack):
+    """The file that says that a pack's cells were trained."""
+    return f"{ROOT}/logs/packs/{pack}.json"
+
+
+def job_of(rule):
+    """What a rule's script is handed: its settings, and what its record is made of."""
+    return lambda wildcards: JOBS.params(the_job(rule, wildcards))
 
 
 def of_kind(*kinds):

@@ -12,7 +12,7 @@ localrules:
 # where a published file lies, or has come to lie, checked: compute nodes may have no network
 rule source:
     input:
-        lambda wildcards: OWN_FILES[wildcards.key],
+        inputs_of("source"),
     output:
         f"{DATA}/{{key}}/source.json",
     log:
@@ -21,18 +21,17 @@ rule source:
         key=of_kind("molecules", "structures"),
     priority: 10
     params:
-        section=lambda wildcards: SECTIONS[wildcards.key] | {"path": PATHS[wildcards.key]},
+        job=job_of("source"),
+        path=lambda wildcards: SECTIONS[wildcards.key].get("path"),
         downloads=STUDY.config.downloads.model_dump(),
         cache=f"{DATA}/sources",
-        code=stage_digest("source"),
     script:
         "../scripts/source.py"
 
 
 rule read:
     input:
-        lambda wildcards: OWN_FILES[wildcards.key],
-        source=f"{DATA}/{{key}}/source.json",
+        inputs_of("read"),
     output:
         temp(f"{DATA}/{{key}}/chunks/{{chunk}}of{{chunks}}.json"),
     log:
@@ -42,20 +41,19 @@ rule read:
     wildcard_constraints:
         key=of_kind("molecules", "structures"),
     priority: 10
-    threads: lambda wildcards: WORKERS[wildcards.key]
+    threads: lambda wildcards: SECTIONS[wildcards.key]["workers"]
     resources:
         mem_mb=lambda wildcards, threads, attempt: (1000 + 500 * threads) * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        section=lambda wildcards: SECTIONS[wildcards.key],
-        code=lambda wildcards: MAKER_CODE[wildcards.key],
+        job=job_of("read"),
     script:
         "../scripts/read.py"
 
 
 rule simulate:
     input:
-        lambda wildcards: OWN_FILES[wildcards.key],
+        inputs_of("simulate"),
     output:
         temp(f"{DATA}/{{key}}/chunks/{{chunk}}of{{chunks}}.json"),
     log:
@@ -65,24 +63,19 @@ rule simulate:
     wildcard_constraints:
         key=of_kind("conformers", "trajectories"),
     priority: 10
-    threads: lambda wildcards: WORKERS[wildcards.key]
+    threads: lambda wildcards: SECTIONS[wildcards.key]["workers"]
     resources:
         mem_mb=lambda wildcards, threads, attempt: (1000 + 500 * threads) * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        section=lambda wildcards: SECTIONS[wildcards.key],
-        code=lambda wildcards: MAKER_CODE[wildcards.key],
+        job=job_of("simulate"),
     script:
         "../scripts/simulate.py"
 
 
-# the chunks' records go when the manifest stands: a change of code that reads or makes rows has to be seen here, too
 rule assemble:
     input:
-        lambda wildcards: [
-            f"{DATA}/{wildcards.key}/chunks/{chunk}of{CHUNKS[wildcards.key]}.json"
-            for chunk in range(CHUNKS[wildcards.key])
-        ],
+        inputs_of("assemble"),
     output:
         f"{DATA}/{{key}}/manifest.json",
     log:
@@ -90,21 +83,19 @@ rule assemble:
     benchmark:
         f"{ROOT}/benchmarks/assemble-{{key}}.tsv"
     priority: 10
-    threads: lambda wildcards: WORKERS[wildcards.key]
+    threads: lambda wildcards: SECTIONS[wildcards.key]["workers"]
     resources:
         mem_mb=lambda wildcards, threads, attempt: (1000 + 500 * threads) * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        section=lambda wildcards: SECTIONS[wildcards.key]
-        | {"max_reject_share": FULL[wildcards.key]["max_reject_share"]},
-        code=lambda wildcards: MAKER_CODE[wildcards.key] + stage_digest("assemble"),
+        job=job_of("assemble"),
     script:
         "../scripts/assemble.py"
 
 
 rule arrays:
     input:
-        f"{DATA}/{{key}}/manifest.json",
+        inputs_of("arrays"),
     output:
         f"{DATA}/{{key}}/arrays/arrays.json",
     log:
@@ -114,14 +105,14 @@ rule arrays:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        code=stage_digest("arrays"),
+        job=job_of("arrays"),
     script:
         "../scripts/arrays.py"
 
 
 rule neighbours:
     input:
-        f"{DATA}/{{key}}/arrays/arrays.json",
+        inputs_of("neighbours"),
     output:
         f"{DATA}/{{key}}/neighbours/{{cutoff}}/arrays.json",
     log:
@@ -131,48 +122,47 @@ rule neighbours:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        code=stage_digest("arrays"),
+        job=job_of("neighbours"),
     script:
         "../scripts/neighbours.py"
 
 
 rule subset:
     input:
-        f"{DATA}/{{key}}/manifest.json",
+        inputs_of("subset"),
     output:
         f"{DATA}/{{key}}/subsets/seed{{seed}}/n{{num_samples}}.parquet",
     log:
         f"{ROOT}/logs/data/subset-{{key}}-seed{{seed}}-n{{num_samples}}.log",
     priority: 10
     params:
-        code=stage_digest("subset"),
+        job=job_of("subset"),
     script:
         "../scripts/subset.py"
 
 
 rule scaffolds:
     input:
-        f"{DATA}/{{key}}/manifest.json",
+        inputs_of("scaffolds"),
     output:
         f"{DATA}/{{key}}/scaffolds/scaffolds.json",
     log:
         f"{ROOT}/logs/data/scaffolds-{{key}}.log",
     benchmark:
         f"{ROOT}/benchmarks/scaffolds-{{key}}.tsv"
-    threads: lambda wildcards: WORKERS[wildcards.key]
+    threads: lambda wildcards: SECTIONS[wildcards.key]["workers"]
     resources:
         mem_mb=lambda wildcards, threads, attempt: (1000 + 500 * threads) * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        code=stage_digest("scaffolds"),
+        job=job_of("scaffolds"),
     script:
         "../scripts/scaffolds.py"
 
 
 rule passport:
     input:
-        manifest=lambda wildcards: f"{STUDY.data_folder(wildcards.name)}/manifest.json",
-        scaffolds=lambda wildcards: scaffolds_of(wildcards.name),
+        inputs_of("passport"),
     output:
         manifest=f"{ROOT}/data/{{name}}/manifest.json",
         rows=f"{ROOT}/data/{{name}}/rows.parquet",
@@ -185,13 +175,14 @@ rule passport:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
-        draws=lambda wildcards: DRAWS.get(wildcards.name, []),
-        code=stage_digest("passport"),
+        job=job_of("passport"),
     script:
         "../scripts/passport.py"
 
 
 use rule passport as passport_of_molecules with:
+    input:
+        inputs_of("passport_of_molecules"),
     output:
         manifest=f"{ROOT}/data/{{name}}/manifest.json",
         rows=f"{ROOT}/data/{{name}}/rows.parquet",
@@ -200,3 +191,5 @@ use rule passport as passport_of_molecules with:
         tokenizer=directory(f"{ROOT}/data/{{name}}/tokenizer"),
     wildcard_constraints:
         name=names_of("molecules"),
+    params:
+        job=job_of("passport_of_molecules"),

@@ -5,7 +5,7 @@
 # HOMO-LUMO gap and dipole moment of molecules of the test split, by GFN2-xTB
 rule properties:
     input:
-        f"{DATA}/{{key}}/manifest.json",
+        inputs_of("properties"),
     output:
         manifest=f"{DATA}/{{key}}/properties/{{probe}}/manifest.json",
         table=f"{DATA}/{{key}}/properties/{{probe}}/properties.parquet",
@@ -13,13 +13,12 @@ rule properties:
         f"{ROOT}/logs/data/properties-{{key}}-{{probe}}.log",
     benchmark:
         f"{ROOT}/benchmarks/properties-{{key}}-{{probe}}.tsv"
-    threads: lambda wildcards: WORKERS[wildcards.key]
+    threads: lambda wildcards: SECTIONS[wildcards.key]["workers"]
     resources:
         mem_mb=lambda wildcards, threads, attempt: (1000 + 500 * threads) * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        settings=lambda wildcards: PROBES[wildcards.probe],
-        code=stage_digest("properties"),
+        job=job_of("properties"),
     script:
         "../scripts/properties.py"
 
@@ -27,7 +26,7 @@ rule properties:
 # validation molecules, and training molecules in the place of a perfect model's
 rule reference:
     input:
-        f"{DATA}/{{key}}/manifest.json",
+        inputs_of("reference"),
     output:
         f"{DATA}/{{key}}/reference/seed{{seed}}/n{{num}}.parquet",
     log:
@@ -38,15 +37,14 @@ rule reference:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        code=stage_digest("reference"),
+        job=job_of("reference"),
     script:
         "../scripts/reference.py"
 
 
 rule evaluate:
     input:
-        lambda wildcards: cell_data([the_cell(wildcards)]) + evaluation_data(wildcards.cell),
-        metrics=f"{ROOT}/{{cell}}/metrics.json",
+        inputs_of("evaluate"),
     output:
         record=f"{ROOT}/{{cell}}/evaluation.json",
         speed=f"{ROOT}/{{cell}}/evaluation_speed.json",
@@ -61,10 +59,8 @@ rule evaluate:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        settings=lambda wildcards: EVALUATED[wildcards.cell],
+        job=job_of("evaluate"),
         domain=lambda wildcards: the_cell(wildcards).domain,
         data_dir=DATA,
-        fits=STUDY.config.fits.model_dump(mode="json"),
-        code=lambda wildcards: CODE[the_cell(wildcards).family] + stage_digest("evaluate"),
     script:
         "../scripts/evaluate.py"

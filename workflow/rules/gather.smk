@@ -7,6 +7,8 @@ localrules:
 
 
 rule study:
+    input:
+        inputs_of("study"),
     output:
         f"{ROOT}/config.json",
     params:
@@ -18,13 +20,13 @@ rule study:
 
 rule plan:
     input:
-        rules.study.output,
+        inputs_of("plan"),
     output:
         f"{ROOT}/tables/plan.parquet",
     log:
         f"{ROOT}/logs/plan.log",
     params:
-        code=stage_digest("plan"),
+        job=job_of("plan"),
         root=ROOT,
     script:
         "../scripts/plan.py"
@@ -32,13 +34,7 @@ rule plan:
 
 rule gather:
     input:
-        config=rules.study.output,
-        records=expand(
-            f"{ROOT}/{{cell}}/{{record}}",
-            cell=KEPT,
-            record=["metrics.json", "provenance.json", "test_clusters.parquet"],
-        ),
-        evaluations=expand(f"{ROOT}/{{cell}}/evaluation.json", cell=EVALUATED),
+        inputs_of("gather"),
     output:
         cells=f"{ROOT}/tables/cells.parquet",
         controls=f"{ROOT}/tables/controls.parquet",
@@ -47,7 +43,7 @@ rule gather:
     log:
         f"{ROOT}/logs/gather.log",
     params:
-        code=stage_digest("gather"),
+        job=job_of("gather"),
         root=ROOT,
     script:
         "../scripts/gather.py"
@@ -55,8 +51,7 @@ rule gather:
 
 rule fits:
     input:
-        config=rules.study.output,
-        tables=rules.gather.output,
+        inputs_of("fits"),
     output:
         fits=f"{ROOT}/tables/fits.parquet",
         controls=f"{ROOT}/tables/control_effects.parquet",
@@ -67,7 +62,7 @@ rule fits:
     benchmark:
         f"{ROOT}/benchmarks/fits.tsv"
     params:
-        code=stage_digest("fits"),
+        job=job_of("fits"),
         root=ROOT,
     script:
         "../scripts/fits.py"

@@ -8,15 +8,14 @@ localrules:
 
 rule data_table:
     input:
-        rules.study.output,
-        PASSPORTS,
+        inputs_of("data_table"),
     output:
         f"{ROOT}/tables/data.parquet",
         f"{ROOT}/tables/passport.parquet",
     log:
         f"{ROOT}/logs/data_table.log",
     params:
-        code=stage_digest("tables"),
+        job=job_of("data_table"),
         root=ROOT,
     script:
         "../scripts/data_table.py"
@@ -24,16 +23,13 @@ rule data_table:
 
 rule figures:
     input:
-        rules.study.output,
-        rules.gather.output,
-        rules.fits.output,
-        PASSPORTS,
+        inputs_of("figures"),
     output:
         directory(f"{ROOT}/figures"),
     log:
         f"{ROOT}/logs/figures.log",
     params:
-        code=stage_digest("figures"),
+        job=job_of("figures"),
         root=ROOT,
     script:
         "../scripts/figures.py"
@@ -41,12 +37,7 @@ rule figures:
 
 rule audit_records:
     input:
-        rules.study.output,
-        rules.plan.output,
-        rules.gather.output,
-        rules.fits.output,
-        rules.data_table.output,
-        rules.data_table.input,
+        inputs_of("audit_records"),
     output:
         f"{ROOT}/audit/records.json",
     log:
@@ -55,7 +46,7 @@ rule audit_records:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        code=stage_digest("audit"),
+        job=job_of("audit_records"),
         root=ROOT,
     script:
         "../scripts/audit_records.py"
@@ -63,15 +54,13 @@ rule audit_records:
 
 rule report:
     input:
-        rules.audit_records.input,
-        rules.audit_records.output,
-        rules.figures.output,
+        inputs_of("report"),
     output:
         f"{ROOT}/report/index.html",
     log:
         f"{ROOT}/logs/report.log",
     params:
-        code=stage_digest("report"),
+        job=job_of("report"),
         root=ROOT,
     script:
         "../scripts/report.py"
@@ -79,10 +68,7 @@ rule report:
 
 rule seal:
     input:
-        rules.report.input,
-        rules.report.output,
-        expand(f"{ROOT}/{{cell}}/{{record}}", cell=KEPT, record=["config.json", "metrics.jsonl"]),
-        expand(f"{ROOT}/{{cell}}/evaluation.json", cell=EVALUATED),
+        inputs_of("seal"),
     output:
         f"{ROOT}/audit/SHA256SUMS",
     log:
@@ -91,7 +77,7 @@ rule seal:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        code=stage_digest("audit"),
+        job=job_of("seal"),
         root=ROOT,
     script:
         "../scripts/seal.py"
@@ -99,7 +85,7 @@ rule seal:
 
 rule audit:
     input:
-        rules.seal.output,
+        inputs_of("audit"),
     output:
         f"{ROOT}/audit/audit.json",
     log:
@@ -108,7 +94,7 @@ rule audit:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        code=stage_digest("audit"),
+        job=job_of("audit"),
         root=ROOT,
     script:
         "../scripts/audit.py"

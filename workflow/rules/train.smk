@@ -5,7 +5,7 @@
 
 rule train:
     input:
-        lambda wildcards: cell_data([the_cell(wildcards)]),
+        inputs_of("train"),
     output:
         config=f"{ROOT}/{{cell}}/config.json",
         metrics=f"{ROOT}/{{cell}}/metrics.json",
@@ -20,24 +20,21 @@ rule train:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         job=lambda wildcards: json.dumps(
-            {
-                "cell": the_cell(wildcards).to_dict(),
-                "root": ROOT,
-                "data_dir": DATA,
-                "code": CODE[the_cell(wildcards).family],
-                "log_file": f"{ROOT}/logs/{wildcards.cell}.log",
-            }
+            dict(the_job("train", wildcards).settings)
+            | {"root": ROOT, "data_dir": DATA, "log_file": f"{ROOT}/logs/{wildcards.cell}.log"}
         ),
     # by `shell`: a `script` takes Snakemake along, where most cells only publish what their pack has trained
     shell:
-        "{sys.executable} -m chemscale.training.launch {params.job:q}"
+        "{sys.executable:q} -m chemscale.training.launch {params.job:q}"
 
 
 rule train_pack:
     input:
-        lambda wildcards: cell_data(PACKS[wildcards.pack]),
+        lambda wildcards: sorted(
+            {path for cell in PACKS[wildcards.pack] for path in JOBS.of("train", {"cell": cell.path}).inputs}
+        ),
     output:
-        f"{ROOT}/logs/packs/{{pack}}.json",
+        pack_marker("{pack}"),
     log:
         f"{ROOT}/logs/packs/{{pack}}.log",
     threads: STUDY.config.threads
@@ -46,7 +43,9 @@ rule train_pack:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         cells=lambda wildcards: [cell.to_dict() for cell in PACKS[wildcards.pack]],
-        codes=lambda wildcards: {cell.family: CODE[cell.family] for cell in PACKS[wildcards.pack]},
+        codes=lambda wildcards: {
+            cell.family: JOBS.of("train", {"cell": cell.path}).settings["code"] for cell in PACKS[wildcards.pack]
+        },
         root=ROOT,
         data_dir=DATA,
     script:

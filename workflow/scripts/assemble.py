@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from chemscale.data.assemble import prepare
-from chemscale.stage import logged
+from chemscale.stage import stage
 
-with logged(snakemake.log[0]):
+with stage(snakemake) as settings:
     folder = Path(snakemake.output[0]).parent
-    params = snakemake.params
-    prepare(params.section, folder, [Path(marker) for marker in snakemake.input], params.code, snakemake.threads)
+    code = settings["code of rows"] + settings["code"]
+    prepare(settings["section"], folder, [Path(marker) for marker in snakemake.input], code, snakemake.threads)

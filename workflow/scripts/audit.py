@@ -4,7 +4,7 @@ from pathlib import Path
 
 from chemscale.audit.run import write_final
 from chemscale.reporting.page import render
-from chemscale.stage import logged
+from chemscale.stage import stage
 
-with logged(snakemake.log[0]):
+with stage(snakemake):
     write_final(Path(snakemake.params.root), render)

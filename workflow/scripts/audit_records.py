@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from chemscale.audit.run import write_records
-from chemscale.stage import logged
+from chemscale.stage import stage
 
-with logged(snakemake.log[0]):
+with stage(snakemake):
     write_records(Path(snakemake.params.root))

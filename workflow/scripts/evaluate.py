@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from chemscale.evaluation.run import evaluate
-from chemscale.stage import logged
+from chemscale.stage import stage
 
-with logged(snakemake.log[0]):
+with stage(snakemake) as settings:
     params = snakemake.params
     folder = Path(snakemake.output.record).parent
-    evaluate(folder, params.domain, Path(params.data_dir), params.settings, params.fits, params.code)
+    evaluate(folder, params.domain, Path(params.data_dir), settings["settings"], settings["fits"], settings["code"])

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from chemscale.reporting.figures import draw_all
-from chemscale.stage import logged
+from chemscale.stage import stage
 
-with logged(snakemake.log[0]):
+with stage(snakemake):
     draw_all(Path(snakemake.params.root))

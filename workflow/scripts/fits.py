@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from chemscale.scaling.study_fits import write
-from chemscale.stage import logged
+from chemscale.stage import stage
 
-with logged(snakemake.log[0]):
+with stage(snakemake):
     write(Path(snakemake.params.root))

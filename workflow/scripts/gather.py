@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from chemscale.gathering import gather_study
-from chemscale.stage import logged
+from chemscale.stage import stage
 
-with logged(snakemake.log[0]):
+with stage(snakemake):
     gather_study(Path(snakemake.params.root))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from chemscale.data.prepare_arrays import prepare_neighbours
-from chemscale.stage import logged
+from chemscale.stage import stage
 
-with logged(snakemake.log[0]):
+with stage(snakemake):
     prepare_neighbours(Path(snakemake.input[0]).parents[1], float(snakemake.wildcards.cutoff))

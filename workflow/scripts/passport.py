@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from chemscale.data.passport import prepare
-from chemscale.stage import logged
+from chemscale.stage import stage
 
-with logged(snakemake.log[0]):
+with stage(snakemake) as settings:
     root = Path(snakemake.output.manifest).parents[2]
-    draws = [tuple(draw) for draw in snakemake.params.draws]
-    folder = Path(snakemake.input.manifest).parent
-    prepare(root, folder, snakemake.wildcards.name, draws, scaffolds=bool(snakemake.input.scaffolds))
+    draws = [tuple(draw) for draw in settings["draws"]]
+    folder = Path(snakemake.input[0]).parent
+    prepare(root, folder, snakemake.wildcards.name, draws, scaffolds=settings["scaffolds"])

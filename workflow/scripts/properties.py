@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from chemscale.data.prepare_properties import prepare
-from chemscale.stage import logged
+from chemscale.stage import stage
 
-with logged(snakemake.log[0]):
+with stage(snakemake) as settings:
     folder = Path(snakemake.output.manifest).parents[2]
-    prepare(folder, snakemake.params.settings, snakemake.params.code, snakemake.threads)
+    prepare(folder, settings["probe"], settings["code"], snakemake.threads)

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from chemscale.io import read_json
-from chemscale.stage import logged
+from chemscale.stage import stage
 
-with logged(snakemake.log[0]):
-    section, wildcards = snakemake.params.section, snakemake.wildcards
+with stage(snakemake) as settings:
+    section, wildcards = settings["section"], snakemake.wildcards
+    source = Path(snakemake.input[0])
     # either imports what the other can do without
     if section["kind"] == "molecules":
         from chemscale.data.molecules import prepare
@@ -14,9 +15,9 @@ with logged(snakemake.log[0]):
         from chemscale.data.ingest import prepare
     prepare(
         section,
-        Path(snakemake.input.source).parent,
-        read_json(Path(snakemake.input.source)),
-        snakemake.params.code,
+        source.parent,
+        read_json(source),
+        settings["code"],
         (int(wildcards.chunk), int(wildcards.chunks)),
         snakemake.threads,
         Path(snakemake.output[0]),

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from chemscale.evaluation.reference import prepare
-from chemscale.stage import logged
+from chemscale.stage import stage
 
-with logged(snakemake.log[0]):
+with stage(snakemake):
     folder = Path(snakemake.input[0]).parent
     prepare(folder, int(snakemake.wildcards.num), int(snakemake.wildcards.seed))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from chemscale.reporting.page import write_page
-from chemscale.stage import logged
+from chemscale.stage import stage
 
-with logged(snakemake.log[0]):
+with stage(snakemake):
     write_page(Path(snakemake.params.root))

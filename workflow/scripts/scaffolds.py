@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from chemscale.data.prepare_scaffolds import prepare
-from chemscale.stage import logged
+from chemscale.stage import stage
 
-with logged(snakemake.log[0]):
-    prepare(Path(snakemake.input[0]).parent, snakemake.params.code, snakemake.threads)
+with stage(snakemake) as settings:
+    prepare(Path(snakemake.input[0]).parent, settings["code"], snakemake.threads)

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from chemscale.data.simulation import prepare
-from chemscale.stage import logged
+from chemscale.stage import stage
 
-with logged(snakemake.log[0]):
+with stage(snakemake) as settings:
     marker = Path(snakemake.output[0])
     prepare(
-        snakemake.params.section,
+        settings["section"],
         marker.parents[1],
-        snakemake.params.code,
+        settings["code"],
         (int(snakemake.wildcards.chunk), int(snakemake.wildcards.chunks)),
         snakemake.threads,
         marker,

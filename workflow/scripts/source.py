@@ -4,8 +4,9 @@ from pathlib import Path
 
 from chemscale.data.sources import locate
 from chemscale.io import write_json
-from chemscale.stage import logged
+from chemscale.stage import stage
 
-with logged(snakemake.log[0]):
+with stage(snakemake) as settings:
     params = snakemake.params
-    write_json(Path(snakemake.output[0]), locate(params.section, Path(params.cache), params.downloads))
+    section = settings["section"] | {"path": params.path}
+    write_json(Path(snakemake.output[0]), locate(section, Path(params.cache), params.downloads))

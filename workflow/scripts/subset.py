@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from chemscale.data.prepare_subsets import prepare
-from chemscale.stage import logged
+from chemscale.stage import stage
 
-with logged(snakemake.log[0]):
+with stage(snakemake):
     folder = Path(snakemake.input[0]).parent
     prepare(folder, folder.name, int(snakemake.wildcards.seed), int(snakemake.wildcards.num_samples))
