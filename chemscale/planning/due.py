@@ -8,6 +8,7 @@ records: never from the times of files, nor from what Snakemake remembers in `.s
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -64,8 +65,8 @@ def judge(jobs: Jobs, targets: Iterable[Job] | None = None) -> dict[str, Verdict
     order = jobs.needed(targets)
     alone = _Judge(jobs)
     verdicts = {job.name: alone.verdict(job) for job in order}
-    exists = {path: Path(path).exists() for job in order for path in job.outputs}
-    writers = {
+    exists = {path: os.path.exists(path) for job in order for path in job.outputs}
+    read = {
         job.name: [(path, writer) for path in job.inputs if (writer := jobs.writer(path)) is not None] for job in order
     }
     for job in targets:
@@ -75,12 +76,12 @@ def judge(jobs: Jobs, targets: Iterable[Job] | None = None) -> dict[str, Verdict
     while not settled:
         settled = True
         for job in order:
-            changed = dict.fromkeys(writer.name for _, writer in writers[job.name] if verdicts[writer.name].changes)
-            if changed and not verdicts[job.name].changes:
-                verdicts[job.name] = _after(verdicts[job.name], list(changed))
+            if not verdicts[job.name].changes and any(verdicts[writer.name].changes for _, writer in read[job.name]):
+                changed = [writer.name for _, writer in read[job.name] if verdicts[writer.name].changes]
+                verdicts[job.name] = _after(verdicts[job.name], list(dict.fromkeys(changed)))
                 settled = False
             if verdicts[job.name].due:
-                for path, writer in writers[job.name]:
+                for path, writer in read[job.name]:
                     wanted = not exists[path] or (writer.temporary and alone.outdated(writer))
                     if wanted and not verdicts[writer.name].due:
                         verdicts[writer.name] = alone.wanted(writer, verdicts[writer.name])
@@ -119,7 +120,7 @@ class _Judge:
 
     def verdict(self, job: Job) -> Verdict:
         """The verdict on a job as if its inputs stayed as they are."""
-        missing = [path for path in job.outputs if not Path(path).exists()]
+        missing = [path for path in job.outputs if not os.path.exists(path)]
         if job.rule == "train":
             return self._cell(job, missing)
         if job.record is not None:
@@ -227,6 +228,8 @@ class _Judge:
     def _cell(self, job: Job, missing: list[str]) -> Verdict:
         cell = self.cells[job.wildcards["cell"]]
         folder = cell.folder(self.study.root)
+        if missing == list(job.outputs) and not os.path.exists(folder):
+            return Verdict(WAITING, due=True, changes=True)
         if is_held(folder / "checkpoint" / "lock"):
             return Verdict(RUNNING, due=True, changes=True)
         failure = failure_of(folder)

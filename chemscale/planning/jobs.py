@@ -47,7 +47,7 @@ class Job:
     data: str | None = None
     temporary: bool = False
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The job in words, such as `assemble chemicals-0123456789ab` or `train cells/painn/w8/n32/seed0`."""
         return " ".join([self.rule, *self.wildcards.values()])

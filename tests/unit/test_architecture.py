@@ -53,7 +53,7 @@ FOUNDATION = {
     "stage",
 }
 # what decides no output of a stage by itself: its effect is in the rules' inputs and other params, or in no output
-BASIS = {"__init__", "errors", "io", "families", "grid", "config", "config_file", "study", "provenance"}
+BASIS = {"__init__", "errors", "io", "locks", "families", "grid", "config", "config_file", "study", "provenance"}
 
 
 @cache

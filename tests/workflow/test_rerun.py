@@ -109,8 +109,12 @@ def test_an_added_subset_adds_its_file_and_its_cells_alone(finished: Tree) -> No
     assert done.returncode == 0, done.stdout + done.stderr
     after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (finished.path / "data").rglob("*.*")}
     assert {path: after[path] for path in before} == before
-    (new,) = after.keys() - before.keys()
-    assert new.match("subsets/seed0/n300.parquet")
+    new = {path.relative_to(path.parents[2]).as_posix() for path in after.keys() - before.keys()}
+    assert {name.partition("/")[2] for name in new} == {
+        "seed0/n300.parquet",
+        "jobs/subset-seed0-n300.json",
+        "jobs/subset-seed0-n300.lock",
+    }
 
 
 def test_an_edited_reader_reads_its_sources_again(finished: Tree) -> None:
@@ -138,9 +142,13 @@ def test_a_deleted_cell_comes_back_bit_by_bit_and_alone(finished: Tree) -> None:
 
 
 def test_a_stale_checkpoint_is_set_aside(finished: Tree) -> None:
+    cell = "results/smoke/cells/painn/w4/n8/seed0"
+    folder = finished.path / cell
+    for path in folder.iterdir():
+        if path.is_file():
+            path.unlink()  # trained, and not published: no finished cell is lost
     edit(finished, "models/painn")
-    done = finished.snakemake("results/smoke/cells/painn/w4/n8/seed0/metrics.json")
+    done = finished.snakemake(f"{cell}/metrics.json")
     assert done.returncode == 0, done.stdout + done.stderr
-    folder = finished.path / "results/smoke/cells/painn/w4/n8/seed0"
     assert list((folder / "checkpoint/superseded").iterdir())
     assert "code" in (finished.path / "results/smoke/logs/cells/painn/w4/n8/seed0.log").read_text()

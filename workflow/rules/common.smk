@@ -69,6 +69,8 @@ def the_cell(wildcards):
 
 def the_job(rule, wildcards):
     """The study's job of a rule, see `chemscale/planning/jobs.py`."""
+    if "cell" in wildcards.keys():
+        the_cell(wildcards)
     try:
         return JOBS.of(rule, dict(wildcards.items()))
     except KeyError:
