@@ -458,11 +458,22 @@ def _cells(
                             f"{study.path}: {where}.{index}", f"{cell.path} for the second time", "name each cell once"
                         )
                     cells[cell.path] = cell
-    return [_told_of_others(cell, list(cells.values())) for cell in cells.values()]
+    return _with_shared_steps(list(cells.values()))
 
 
-def _told_of_others(cell: Cell, cells: list[Cell]) -> Cell:
-    """A cell that knows on how many samples others begin with the same steps."""
-    alike = [other for other in cells if cell.shares_steps and (other.size, other.seed) == (cell.size, cell.seed)]
-    others = sorted(other.num_samples for other in alike if other.num_samples != cell.num_samples)
-    return replace(cell, engine={**cell.engine, "shared_with": others})
+def _with_shared_steps(cells: list[Cell]) -> list[Cell]:
+    """The cells, each of which knows on how many samples others begin with the same steps."""
+    alike: dict[tuple[str, int], list[int]] = {}
+    for cell in cells:
+        if cell.shares_steps:
+            alike.setdefault((cell.size, cell.seed), []).append(cell.num_samples)
+    return [
+        replace(
+            cell,
+            engine={
+                **cell.engine,
+                "shared_with": sorted(set(alike.get((cell.size, cell.seed), ())) - {cell.num_samples}),
+            },
+        )
+        for cell in cells
+    ]
