@@ -24,10 +24,10 @@ _MAX_DIGITS = 100
 _TAG = "tag:yaml.org,2002:"
 _AMBIGUOUS = "ambiguous"
 # plain scalars that YAML 1.1, which Snakemake reads, and YAML 1.2 take for different values
-_READ_TWO_WAYS = {
+_TWO_WAYS = {
     r"yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF": "a truth value: write true or false, or quote the text",
-    r"[-+]?0[0-9_]+|[-+]?0[bx][0-9a-fA-F_]+|0o[0-7]+": "a number of another base: write decimal digits, or quote the text",
-    r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?": "a number to the base 60: write decimal digits, or quote the text",
+    r"[-+]?0[0-9_]+|[-+]?0[bx][0-9a-fA-F_]+|0o[0-7]+": "a number to another base: write a decimal, or quote the text",
+    r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?": "a number to base 60: write a decimal, or quote the text",
     r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt \t].*)?": "a date: quote the text",
     r"=": "a key's value: quote the text",
 }
@@ -35,7 +35,7 @@ _PLAIN_SCALARS = (
     (_TAG + "merge", re.compile(r"<<$")),
     (_TAG + "null", re.compile(r"(?:~|null|Null|NULL|)$")),
     (_TAG + "bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)$")),
-    (_AMBIGUOUS, re.compile(f"(?:{'|'.join(_READ_TWO_WAYS)})$")),
+    (_AMBIGUOUS, re.compile(f"(?:{'|'.join(_TWO_WAYS)})$")),
     (_TAG + "int", re.compile(r"[-+]?(?:0|[1-9][0-9_]*)$")),
     (
         _TAG + "float",
@@ -129,7 +129,7 @@ class _StrictLoader(yaml.SafeLoader):
 
     def refuse_ambiguous(self, node: yaml.ScalarNode) -> None:
         """An error that says what to write in place of a scalar that is read in two ways."""
-        words = next(words for pattern, words in _READ_TWO_WAYS.items() if re.fullmatch(pattern, node.value))
+        words = next(words for pattern, words in _TWO_WAYS.items() if re.fullmatch(pattern, node.value))
         raise _refused(f"{node.value!r}, which some readers of YAML take for {words}", node.start_mark)
 
 

@@ -25,6 +25,8 @@ def _path(value: str) -> str:
         raise ValueError("a path has no control characters, line breaks or other characters that cannot be printed")
     if "{" in value or "}" in value:
         raise ValueError("a path has no braces: Snakemake takes what is between them for a pattern")
+    if value != value.strip():
+        raise ValueError("a path does not begin or end with a blank, which Snakemake warns of at every file")
     parts = Path(value).parts
     if not parts or parts[0].startswith("-"):
         raise ValueError("a path is not empty and does not begin with '-', as an option of a command does")
