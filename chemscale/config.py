@@ -180,7 +180,7 @@ class Conformers(DataSection):
     source: Literal["xtb"] = "xtb"
     molecules: Annotated[dict[Name, Molecule], Field(min_length=1)] | None = None  # these; or else the lowest CIDs
     molecules_from: Literal["chemicals"] = "chemicals"
-    elements: list[str] = ["C", "H", "N", "O"]
+    elements: list[Annotated[str, Field(pattern="^[A-Z][a-z]?$")]] = ["C", "H", "N", "O"]
     min_heavy_atoms: Positive = 2
     max_heavy_atoms: Positive = 5
     num_molecules: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = None

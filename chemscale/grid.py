@@ -118,8 +118,8 @@ class Cell:
 
 
 def _is_name(value: Any) -> bool:
-    """Whether a value is a name of a config: it is a part of a path."""
-    return isinstance(value, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", value) is not None
+    """Whether a value is the name of one folder: a cell of another's config names no folder elsewhere."""
+    return isinstance(value, str) and value not in ("", ".", "..") and not re.search(r"[/\x00-\x1f]", value)
 
 
 def _is_count(value: Any) -> bool:
@@ -131,7 +131,8 @@ def _is_mapping(value: Any) -> bool:
 
 
 _IS_VALUE: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("study", "family", "size", "domain"), _is_name),
+    "study": lambda value: isinstance(value, str),
+    **dict.fromkeys(("family", "size", "domain"), _is_name),
     "control": lambda value: value is None or _is_name(value),
     **dict.fromkeys(("num_samples", "seed", "threads"), _is_count),
     **dict.fromkeys(("knobs", "protocol", "training", "data", "engine"), _is_mapping),

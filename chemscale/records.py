@@ -128,8 +128,6 @@ def check_metrics(metrics: Any, where: str) -> dict[str, Any]:
                 raise RecordError(f"read {where}", f"{field} is null without a reason", "run the cell again")
         elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise RecordError(f"read {where}", f"{field} = {value!r}", f"a value of type {kind.__name__} is expected")
-        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise RecordError(f"read {where}", f"{field} = {value!r}", "a number of 64 bits is expected")
     if not isinstance(metrics["test_metrics"], dict):
         raise RecordError(f"read {where}", "no test_metrics", "run the cell again")
     for name, value in metrics["test_metrics"].items():
@@ -156,6 +154,9 @@ def _row(root: Path, cell: Mapping[str, Any], path: str) -> dict[str, Any]:
             raise RecordError(
                 f"gather {path}", f"{field} = {metrics[field]!r}", f"{cell[field]!r} is expected: run the cell again"
             )
+    for field, value in metrics.items():
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise RecordError(f"gather {path}", f"{field} = {value}", "a table holds numbers of 64 bits")
     provenance = read_json(root / path / "provenance.json")
     if not isinstance(provenance, dict):
         raise RecordError(f"read {root / path / 'provenance.json'}", type(provenance).__name__, "run the cell again")

@@ -36,7 +36,6 @@ def test_a_whole_record_passes(metrics):
         ({"more": 1}, "unknown"),
         ({"steps": 1.5}, "steps = 1.5"),
         ({"steps": True}, "steps = True"),
-        ({"steps": 2**63}, "steps = 9223372036854775808; a number of 64 bits"),
         ({"test_metrics": None, "reasons": {"control": "x", "test_metrics": "x"}}, "no test_metrics"),
         ({"flops_6n": None}, "null without a reason"),
         ({"test_metrics": {"loss": 1.0}}, "test_metrics.loss"),
@@ -86,6 +85,12 @@ def test_a_cell_of_a_stranger_stays_in_its_folder(change, found):
         Cell.from_dict(CELL | change)
     with pytest.raises(RecordError, match="found a list"):
         Cell.from_dict([CELL])
+
+
+def test_a_number_that_no_table_holds_is_named(tmp_path, metrics):
+    write(tmp_path, metrics | {"flops_full": 2**63})
+    with pytest.raises(RecordError, match="flops_full = 9223372036854775808; a table holds"):
+        gather(tmp_path, [CELL], [])
 
 
 def test_a_provenance_that_is_no_object_is_named(tmp_path, metrics):
