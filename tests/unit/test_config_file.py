@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import run_study
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -194,6 +195,22 @@ def test_what_is_no_file_is_refused(tmp_path):
         assert f"found {found}" in refusal(tmp_path / name)
 
 
+def test_a_data_file_that_is_none_is_refused_by_its_key(tmp_path):
+    os.mkfifo(tmp_path / "fifo.csv")
+    (tmp_path / "zero.csv").symlink_to("/dev/zero")
+    path = tmp_path / "study.yaml"
+    for name, found in [
+        ("fifo.csv", "a FIFO"),
+        ("zero.csv", "a device"),
+        ("none.csv", "no such file"),
+        (".", "a folder"),
+    ]:
+        path.write_text(edited("source: chemicals", f"source: file\n    column: smiles\n    path: {tmp_path / name}"))
+        assert f"data.molecules.path: found '{tmp_path / name}': {found}" in refusal(path)
+        path.write_text(edited("{smiles: CCO}", f"{{structure: {tmp_path / name}}}"))
+        assert f"data.trajectories.molecules.ethanol.structure: found '{tmp_path / name}': {found}" in refusal(path)
+
+
 @pytest.mark.parametrize("key", ["results_dir", "data_dir"])
 @pytest.mark.parametrize(
     ("value", "found"),
@@ -247,6 +264,20 @@ WORDS = r"""
 % # , [ ] { } {} [] [[]] {{}} [a, '' "" ' " \ \0 "\0" "\ud800" 'a''b' ü 分 😀 w8 [w8,w8] {sizes:[w8]} [1,2,3]
 !!python/name:os.system cells/painn/w32/n64/seed1
 """
+
+
+@pytest.mark.timeout(10)
+def test_make_run_gives_snakemake_no_config_that_was_not_accepted(tmp_path, capsys):
+    # Snakemake would run this code, wait for the FIFO, and unfold the merges
+    (tmp_path / "code.yaml").write_text(f"__use_yte__: true\nstudy: ?open('{tmp_path}/ran', 'w')\n")
+    (tmp_path / "merges.yaml").write_text(MERGES + DEFAULT)
+    os.mkfifo(tmp_path / "fifo.yaml")
+    for name in ("code", "merges", "fifo"):
+        assert run_study.main(["--configfile", str(tmp_path / f"{name}.yaml")]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "ran").exists()
+
+
 SCALARS = [
     *WORDS.split(),
     *(str(10**power) for power in (3, 6, 9, 12, 18, 30, 99, 400)),
