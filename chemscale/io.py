@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MAX_TEXT_BYTES = 2**26  # of a JSON file or another text
 MAX_TABLE_BYTES = 2**28  # of a table in memory
+_BYTES_AT_ONCE = 2**22
 _MAX_DEPTH = 100  # of lists and objects in JSON
 _BYTES_A_VALUE = 8  # of JSON: more values than one in so many bytes would fill memory, such as "[]," again and again
 _MAX_DIGITS = 300  # of a whole number in JSON; more are no float
@@ -96,14 +97,19 @@ def read_bytes(
     do: str = "name an existing file",
 ) -> bytes:
     """The bytes of a regular file; `error` where it holds more than `max_bytes` of them."""
+    parts: list[bytes] = []
     with open_regular(path, error, do) as stream:
+        size = os.fstat(stream.fileno()).st_size
         try:
-            content = stream.read(max_bytes + 1) if os.fstat(stream.fileno()).st_size <= max_bytes else None
+            # a file of /proc has more than its size says
+            while size <= max_bytes and (part := stream.read(_BYTES_AT_ONCE)):
+                parts.append(part)
+                size = max(size, sum(map(len, parts)))
         except OSError as failure:
             raise error(f"read {path}", f"no readable file ({failure.strerror})", do) from None
-    if content is None or len(content) > max_bytes:
+    if size > max_bytes:
         raise error(f"read {path}", f"more than {max_bytes:,} bytes, the limit of such a file", do)
-    return content
+    return b"".join(parts)
 
 
 def read_text(

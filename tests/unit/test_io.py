@@ -217,6 +217,7 @@ def test_a_file_without_an_end_is_read_up_to_the_limit(tmp_path):
         (tmp_path / "flood").write_text(flood)
         with pytest.raises(RecordError, match="flood: found more than 1,048,576 values"):
             read_json(tmp_path / "flood", max_bytes=2**23)
+    assert read_bytes(Path("/proc/self/cmdline")).startswith(sys.orig_argv[0].encode())
     (tmp_path / "ten").write_text("1234567890")
     assert read_bytes(tmp_path / "ten", max_bytes=10) == b"1234567890"
     with pytest.raises(InputError, match="more than 9 bytes, the limit"):
