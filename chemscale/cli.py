@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -202,6 +203,10 @@ def _show(value: dict[str, Any], as_json: bool, render: Callable[[dict[str, Any]
 
 def main() -> None:
     """The console script: errors of ours end in one message and their exit code, never in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # a terminal whose encoding lacks a letter of a name shows its escape
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except ChemscaleError as error:
