@@ -51,7 +51,7 @@ def refusal(path: Path) -> str:
     return message
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(30)
 @pytest.mark.parametrize(
     ("text", "found"),
     [
@@ -125,7 +125,7 @@ def test_a_hostile_text_is_refused_with_its_line_or_key(tmp_path, text, found):
     assert re.search(found, refusal(path))
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(30)
 @pytest.mark.parametrize(
     ("old", "new", "found"),
     [
@@ -266,7 +266,7 @@ WORDS = r"""
 """
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(30)
 def test_make_run_gives_snakemake_no_config_that_was_not_accepted(tmp_path, capsys):
     # Snakemake would run this code, wait for the FIFO, and unfold the merges
     (tmp_path / "code.yaml").write_text(f"__use_yte__: true\nstudy: ?open('{tmp_path}/ran', 'w')\n")
