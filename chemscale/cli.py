@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from chemscale.errors import ChemscaleError, InputError
+from chemscale.errors import ChemscaleError, InputError, shown
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,7 +60,8 @@ def _status_text(status: dict[str, Any]) -> str:
         if entry["state"] not in ("done", "waiting") or (entry["state"] == "waiting" and entry["reason"]):
             waived = " (waived)" if entry["waived"] else ""
             lines.append(
-                f"{entry['state']:8} {entry['cell']}{waived}" + (f": {entry['reason']}" if entry["reason"] else "")
+                f"{entry['state']:8} {entry['cell']}{waived}"
+                + (f": {shown(entry['reason'])}" if entry["reason"] else "")
             )
     for entry in status["stages"]:
         if entry["state"] != "waiting" or entry["reason"]:
@@ -121,7 +123,7 @@ def _fit_text(record: dict[str, Any]) -> str:
         low, high = record["intervals"].get(name) or (None, None)
         interval = "" if low is None or high is None else f"  [{low:.4g}, {high:.4g}] at {record['level']:g}"
         lines.append(f"  {name:6} {'-' if value is None else format(value, '.4g')}{interval}")
-    lines += [f"  reason: {reason}" for reason in record["reasons"]]
+    lines += [f"  reason: {shown(reason)}" for reason in record["reasons"]]
     return "\n".join(lines)
 
 
@@ -163,7 +165,7 @@ def export(
     """A folder that transformers or chemscale.calculator loads: the model, and a card that says where it comes from."""
     from chemscale.inference.export import export as export_cell
 
-    _show(export_cell(cell, out, to), as_json, lambda done: f"{done['cell']} written to {done['folder']}")
+    _show(export_cell(cell, out, to), as_json, lambda done: shown(f"{done['cell']} written to {done['folder']}"))
 
 
 @app.command()
@@ -213,6 +215,10 @@ def _show(value: dict[str, Any], as_json: bool, render: Callable[[dict[str, Any]
 
 def main() -> None:
     """The console script: errors of ours end in one message and their exit code, never in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # a terminal whose encoding lacks a letter of a name shows its escape
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except ChemscaleError as error:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from chemscale.errors import ChemscaleError
+from chemscale.errors import MAX_SHOWN, ChemscaleError, shown
 from chemscale.job_records import recorded
 
 _SECONDS_BETWEEN = 30
@@ -72,5 +72,5 @@ def logged(log: str) -> Iterator[None]:
             traceback.print_exc()
             sys.stdout.flush()
             known = isinstance(error, ChemscaleError)
-            tell(f"failed: {error if known else f'{type(error).__name__}: {error}'} (log: {log})")
+            tell(shown(f"failed: {error if known else f'{type(error).__name__}: {error}'} (log: {log})", 4 * MAX_SHOWN))
             sys.exit(error.exit_code if isinstance(error, ChemscaleError) else 1)

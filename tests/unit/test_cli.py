@@ -54,6 +54,23 @@ def test_status_of_an_untouched_study(chemscale):
     assert status["rerun"] is None
 
 
+def test_a_terminal_without_the_letters_of_a_name_shows_escapes(chemscale, tmp_path, monkeypatch):
+    text = (ROOT / "tests" / "smoke.yaml").read_text().replace("results_dir: results", "results_dir: bücher")
+    (tmp_path / "study.yaml").write_text(text, encoding="utf-8")
+    failure = tmp_path / "bücher" / "smoke" / "cells" / "painn" / "w4" / "n8" / "seed0" / "checkpoint" / "failure.json"
+    failure.parent.mkdir(parents=True)
+    failure.write_text('{"reason": "no\\nspace \\u001b[2J"}')
+    for name, value in (("LC_ALL", "C"), ("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0")):
+        monkeypatch.setenv(name, value)
+    done = chemscale("status", "--config", "study.yaml")
+    assert "Traceback" not in done.stderr
+    monkeypatch.setenv("PYTHONUTF8", "1")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = chemscale("status", "--config", "study.yaml")
+    assert r"cells/painn/w4/n8/seed0: no\nspace \x1b[2J" in done.stdout
+    assert r"b\xfccher/smoke" in done.stdout
+
+
 def test_status_counts_evaluations(chemscale, tmp_path):
     shutil.copy(ROOT / "tests" / "smoke.yaml", tmp_path / "study.yaml")
     before = json.loads(chemscale("status", "--config", "study.yaml", "--json").stdout)["evaluations"]
