@@ -39,7 +39,7 @@ def held(path: Path, work: str) -> Iterator[None]:
 
 def is_held(path: Path) -> bool:
     """Whether a process holds the lock file."""
-    if not path.exists():
+    if not path.is_file():  # nor a pipe, which would wait
         return False
     with open(path) as handle:
         try:
