@@ -10,6 +10,7 @@ from rdkit import Chem
 
 from chemscale.data.constitution import constitution, framework, parent_smiles
 from chemscale.data.relatives import is_sampled, relative_key
+from chemscale.data.subsets import content_digest, split_of
 
 FAULTS = Path(__file__).parents[2] / "data" / "faults"
 SMOKE = Path(__file__).parents[2] / "data" / "smoke_molecules.csv"
@@ -123,14 +124,14 @@ def test_the_smiles_of_a_parent(smiles, parent):
 
 def test_forms_of_a_parent_by_another_definition_share_a_constitution():
     with open(SMOKE, newline="") as stream:
-        texts = [row["smiles"] for row in csv.DictReader(stream)]
+        texts = [row["smiles"] for row in csv.DictReader(stream)][::4]
     forms = defaultdict(set)
     for text in texts:
         # forms of each molecule that are not in the table
         for form in (text, f"{text}.Cl", f"{text}.[Na+].[Cl-]", f"O.{text}"):
             if (molecule := Chem.MolFromSmiles(form)) and (relative := relative_key(form)):
                 forms[relative].add(constitution(molecule))
-    assert len(forms) > 500
+    assert len(forms) > 140
     assert Counter(map(len, forms.values())).most_common() == [(1, len(forms))]
 
 
@@ -142,3 +143,20 @@ def test_a_sample_takes_salts_along():
     for text in texts:
         assert is_sampled(text, 1.0)
         assert is_sampled(text, 0.3) == is_sampled(f"{text}.[Na+].Cl", 0.3) == is_sampled(f"[SnH4].{text}", 0.3)
+
+
+def test_what_straddled_splits_is_together_but_for_mixtures():
+    # the rows of all parents of the default set that straddled when a parent was the SMILES of a neutral fragment
+    with open(FAULTS / "straddlers.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    earlier, now = defaultdict(set), defaultdict(set)
+    for row in rows:
+        relative = relative_key(row["smiles"])
+        earlier[relative].add(row["earlier_split"])
+        digest = content_digest(key(row["smiles"]).encode()).hex()
+        now[relative].add(split_of(digest, validation=0.01, test=0.04))
+    assert sum(len(splits) > 1 for splits in earlier.values()) == 36
+    left = {relative for relative, splits in now.items() if len(splits) > 1}
+    assert len(left) == 3
+    # mixtures of two equally large molecules, of which the definitions choose different ones
+    assert left == {relative_key(smiles) for smiles in ("C=C(C)C(=O)O", "Cc1ccc(O)cc1", "C=Cc1ccc(C)nc1")}
