@@ -16,14 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from chemscale.data import sources
-from chemscale.data.constitution import (
-    constitution_of_parent,
-    largest_fragment,
-    quiet,
-    says_more,
-    scaffold,
-    without_stereo,
-)
+from chemscale.data.constitution import constitution, framework, largest_fragment, quiet, without_stereo
 from chemscale.data.pool import begin_item, end_items, ordered_map
 from chemscale.data.runs import DIGEST, ChunkUnits, Ledger, finish_chunk, run_path, work_folder, write_run
 from chemscale.data.selfies_encoder import encode
@@ -58,12 +51,11 @@ def _digest(text: str) -> bytes:
 
 @dataclass(frozen=True)
 class Converted:
-    """A molecule: canonical SMILES, SELFIES, the constitution of its parent, and its scaffold if that splits."""
+    """A molecule: canonical SMILES, SELFIES, and the text that it shares with all molecules of its group."""
 
     smiles: str
     selfies: str
-    constitution: str
-    scaffold: str | None = None
+    group: str
 
 
 def convert(smiles: str | None, section: Mapping[str, Any]) -> Converted | str:
@@ -71,9 +63,8 @@ def convert(smiles: str | None, section: Mapping[str, Any]) -> Converted | str:
 
     None stands for a row of the source that could not be read.
 
-    The constitution is the canonical SMILES of the largest fragment (most heavy atoms, then most atoms, then the first
-    in the order of the SMILES text), without stereo, isotopes and explicit hydrogen, and without the charges that
-    protons can balance: an acid and its salts are one parent.
+    The group is the constitution of the molecule's parent, or its framework where a study splits by scaffold and there
+    is a ring; see `chemscale.data.constitution`.
     """
     import selfies
     from rdkit import Chem
@@ -98,12 +89,9 @@ def convert(smiles: str | None, section: Mapping[str, Any]) -> Converted | str:
     if ":" in smiles and _ATOM_MAP.search(smiles):
         for atom in molecule.GetAtoms():
             atom.SetAtomMapNum(0)  # a label of a reaction's bookkeeping, not of the molecule
-    largest = molecule
-    if "." in smiles:
+    if section["fragments"] == "largest" and "." in smiles:
         fragments = Chem.GetMolFrags(molecule, asMols=True)
-        largest = largest_fragment(list(fragments)) if len(fragments) > 1 else molecule
-    if section["fragments"] == "largest":
-        molecule = largest
+        molecule = largest_fragment(list(fragments)) if len(fragments) > 1 else molecule
     if section["stereo"] == "strip" and _STEREO.search(smiles):
         molecule = without_stereo(molecule)
     canonical = Chem.MolToSmiles(molecule, isomericSmiles=section["stereo"] == "keep")
@@ -115,9 +103,8 @@ def convert(smiles: str | None, section: Mapping[str, Any]) -> Converted | str:
         return "no_selfies"
     if len(symbols(encoded)) > section["max_symbols"]:
         return "too_long"
-    # where the text says no more than the constitution, it is the constitution
-    parent = constitution_of_parent(largest) if says_more(canonical) else canonical
-    return Converted(canonical, encoded, parent, scaffold(parent) if section["split_by"] == "scaffold" else None)
+    shared = framework(molecule) if section["split_by"] == "scaffold" else ""
+    return Converted(canonical, encoded, shared or constitution(molecule))
 
 
 def _beyond_limits(smiles: str) -> str | None:
@@ -172,10 +159,7 @@ def _convert_unit(unit: _Unit) -> Ledger:
             kept.append(result)
             places.append(unit.first + index)
     end_items()
-    groups = [_digest(molecule.constitution) for molecule in kept]
-    if section["split_by"] == "scaffold":
-        # a molecule without rings has no scaffold: its constitution stands for it
-        groups = [_digest(molecule.scaffold or molecule.constitution) for molecule in kept]
+    groups = [_digest(molecule.group) for molecule in kept]
     splits = [SPLITS.index(split_of(group.hex(), section["validation"], section["test"])) for group in groups]
     columns = {
         "row": pa.array([_digest(molecule.smiles) for molecule in kept], DIGEST),

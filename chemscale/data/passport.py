@@ -1,7 +1,7 @@
 """What a study keeps of its data, so that an audit needs no more: manifest, vocabulary, rows with splits, passport.
 
-The passport says what was trained on: the snapshot, every row's fate, the overlap of splits, lengths, elements and the
-size of every subset that the study draws.
+The passport says what was trained on: the snapshot, every row's fate, the overlap of splits, how many relatives by an
+independent definition the splits still part, lengths, elements and the size of every subset that the study draws.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from chemscale.data import scaffolds as scaffold_files
 from chemscale.data.manifest import AMOUNTS, read_manifest
+from chemscale.data.relatives import is_sampled, relative_key
 from chemscale.data.shards import stream
 from chemscale.data.subsets import (
     ALL_SPLITS,
@@ -28,6 +29,7 @@ from chemscale.data.subsets import (
     GroupCounts,
     RowsDigest,
     SubsetDraw,
+    content_digest,
     count_groups,
     key_words,
     scaffold_digest,
@@ -36,15 +38,18 @@ from chemscale.data.tokenizer import Tokenizer
 from chemscale.families import LANGUAGE
 from chemscale.io import atomic_path, write_json
 
-PASSPORT_VERSION = 1
+PASSPORT_VERSION = 2
+# molecules whose relatives are looked for, about: a third of a millisecond each
+_MOST_RELATIVES = 1_000_000
 
 
 def prepare(study_root: Path, folder: Path, name: str, draws: Sequence[tuple[int, int]], scaffolds: bool) -> None:
     """Write `data/NAME/` of a study from a data folder: the passport last.
 
     `rows.parquet` has a row per kept row: row, group, split, length (tokens, or atoms of a frame), for frames their
-    number among all attempts of their molecule, and the digest of the scaffold where scaffolds were asked for (null for
-    a molecule that has none).
+    number among all attempts of their molecule, the digest of the scaffold where scaffolds were asked for (null for a
+    molecule that has none), and for molecules `relative`, the digest of what `chemscale.data.relatives` calls their
+    parent: null for a molecule that has none by that definition, or that is not in the sample of a large set.
 
     Args:
         study_root: the study's folder.
@@ -65,7 +70,8 @@ def prepare(study_root: Path, folder: Path, name: str, draws: Sequence[tuple[int
         for file, content in Tokenizer.load(folder / "tokenizer.json").hugging_face_files().items():
             write_json(target / "tokenizer" / file, content)
     with atomic_path(target / "rows.parquet") as temporary:
-        _write_rows(temporary, folder, language, scaffolds)
+        share = min(1.0, _MOST_RELATIVES / manifest["rows_kept"]) if language else None
+        _write_rows(temporary, folder, share, scaffolds)
     with atomic_path(target / "manifest.json") as temporary:
         shutil.copyfile(folder / "manifest.json", temporary)
     computed = None
@@ -105,14 +111,16 @@ def passport_of(
         "splits": manifest["splits"],
         "scaffolds": None if scaffolds is None else dict(scaffolds),
         "overlaps": measure_overlaps(rows),
+        "relatives": measure_relatives(rows),
         "lengths": measure_lengths(rows),
         "elements": manifest["elements"],
         "subsets": measure_subsets(rows, manifest["name"], draws),
     }
 
 
-def _write_rows(path: Path, folder: Path, language: bool, scaffolds: bool) -> None:
-    sized, extra = ("tokens", []) if language else ("species", ["frame"])
+def _write_rows(path: Path, folder: Path, share: float | None, scaffolds: bool) -> None:
+    language = share is not None
+    sized, extra = ("tokens", ["smiles"]) if language else ("species", ["frame"])
     found = scaffold_files.stream(folder) if scaffolds else itertools.repeat(None)
     writer = None
     for table, texts in zip(stream(folder, ["row", "group", "split", sized, *extra]), found, strict=scaffolds):
@@ -120,8 +128,12 @@ def _write_rows(path: Path, folder: Path, language: bool, scaffolds: bool) -> No
             pa.field("length", pa.int64(), metadata={"unit": "tokens" if language else "atoms"}),
             pc.list_value_length(table[sized]).cast(pa.int64()),
         )
-        for column in extra:
-            rows = rows.append_column(column, table[column])
+        if share is not None:
+            keys = [relative_key(text) if is_sampled(text, share) else None for text in table["smiles"].to_pylist()]
+            digests = [None if key is None else content_digest(key.encode()).hex() for key in keys]
+            rows = rows.append_column("relative", pa.array(digests, pa.string()))
+        else:
+            rows = rows.append_column("frame", table["frame"])
         if texts is not None:
             digests = [scaffold_digest(text) for text in texts.to_pylist()]
             rows = rows.append_column("scaffold", pa.array(digests, pa.string()))
@@ -187,6 +199,22 @@ def measure_overlaps(rows: Path) -> list[dict[str, Any]]:
     ]
 
 
+def measure_relatives(rows: Path) -> dict[str, Any] | None:
+    """How many parents by the definition of `chemscale.data.relatives` straddle splits, by `rows.parquet`.
+
+    None for frames. `rows`: rows that have such a parent and were looked at. `parents`: distinct ones among them, of
+    which `straddle` are in more than one of train, validation and test. `digest`: of these rows with their parents.
+    """
+    with pq.ParquetFile(rows) as file:
+        if "relative" not in file.schema_arrow.names:
+            return None
+    counts, told = group_counts(rows, "relative"), RowsDigest()
+    for batch in row_batches(rows, ["row", "relative"]):
+        known = batch.filter(pc.is_valid(batch["relative"]))
+        told.add(pc.binary_join_element_wise(known["row"], known["relative"], " ").to_pylist())
+    return {"rows": told.rows, "parents": counts.distinct, "straddle": counts.straddle, "digest": told.hexdigest()}
+
+
 def measure_subsets(rows: Path, key: str, draws: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
     """The length of every subset that a study draws, and the digest of its rows, by `rows.parquet`."""
     found = []
@@ -212,13 +240,17 @@ def passport_rows(name: str, passport: Mapping[str, Any]) -> list[dict[str, Any]
     """The numbers of a passport as rows of `tables/passport.parquet`; a column that a kind lacks is missing.
 
     Columns: entry (the row's name), data (the config's name of the data set), kind, item, then by kind
-    overlap: rows, groups, scaffolds that two splits share; subset: seed, num_samples, length (tokens or atoms);
+    overlap: rows, groups, scaffolds that two splits share; relatives: rows that were looked at, groups (parents by the
+    independent definition) and straddle; subset: seed, num_samples, length (tokens or atoms);
     length: the shortest, mean and longest row of a split (low, mean, high) and rows; element: atoms by split.
     """
     found: list[dict[str, Any]] = []
     for pair in passport["overlaps"]:
         numbers = {key: pair[key] for key in ("rows", "groups", "scaffolds")}
         found.append({"kind": "overlap", "item": " and ".join(pair["splits"]), **numbers})
+    if (relatives := passport["relatives"]) is not None:
+        numbers = {"rows": relatives["rows"], "groups": relatives["parents"], "straddle": relatives["straddle"]}
+        found.append({"kind": "relatives", "item": ", ".join(SPLITS), **numbers})
     lengths = passport["lengths"]
     for split, counts in ((split, lengths[split]) for split in ALL_SPLITS if split in lengths):
         rows = sum(count for _, count in counts)

@@ -39,7 +39,7 @@ _SCHEMA = pa.schema(
         _field("row", pa.string(), "digest of the row's content, 32 hex digits"),
         _field("smiles", pa.string(), "canonical SMILES"),
         _field("selfies", pa.string(), "SELFIES 2 of the canonical SMILES"),
-        _field("cluster", pa.string(), "Bemis-Murcko scaffold; without a ring the constitution"),
+        _field("cluster", pa.string(), "Bemis-Murcko scaffold; without a ring the parent's SMILES"),
         _field("gap", pa.float64(), "HOMO-LUMO gap by GFN2-xTB", "eV"),
         _field("dipole", pa.float64(), "dipole moment by GFN2-xTB", "debye"),
     ]

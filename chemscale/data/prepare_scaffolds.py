@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from chemscale.data.constitution import constitution, scaffold
+from chemscale.data.constitution import parent_smiles, quiet, scaffold
 from chemscale.data.manifest import read_manifest
 from chemscale.data.pool import ordered_map
 from chemscale.data.shards import ROW_GROUP
@@ -88,8 +88,11 @@ def _find(task: _Task) -> dict[str, Any]:
 
 def scaffold_of(smiles: str) -> str | None:
     """The scaffold of the parent of a molecule that was kept; None where RDKit finds none."""
+    from rdkit import Chem
+
     try:
-        return scaffold(constitution(smiles))
+        quiet()
+        return scaffold(parent_smiles(Chem.MolFromSmiles(smiles)))
     except Exception:
         # whatever a library makes of one molecule is no reason to lose the others: it is counted, and told in the log
         logging.getLogger("chemscale.data").exception("no scaffold of %r", smiles)

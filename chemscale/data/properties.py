@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from chemscale.data.constitution import constitution, quiet, scaffold
+from chemscale.data.constitution import constitution, parent_smiles, quiet, scaffold
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,9 +63,10 @@ def candidates(rows: Iterable[Mapping[str, str]], largest: int) -> Iterable[Cand
             continue
         if any(atom.GetSymbol() not in ELEMENTS or atom.GetNumRadicalElectrons() for atom in molecule.GetAtoms()):
             continue
-        parent = constitution(row["smiles"])
-        if parent not in seen:
-            seen.add(parent)
+        shared = constitution(molecule)
+        if shared not in seen:
+            seen.add(shared)
+            parent = parent_smiles(molecule)
             yield Candidate(row["row"], row["smiles"], row["selfies"], scaffold(parent) or parent)
 
 

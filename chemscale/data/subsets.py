@@ -110,10 +110,15 @@ def rows_digest(rows: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class GroupCounts:
-    """How many distinct groups each split has, and how many each pair of splits has in common."""
+    """How many distinct groups each split has, how many each pair of splits has in common, and how many straddle.
+
+    Those that `straddle` are in two or in all of train, validation and test, `distinct` are in any of them.
+    """
 
     groups: dict[str, int]
     common: dict[tuple[str, str], int]
+    distinct: int
+    straddle: int
 
 
 # groups that are counted in one go: some tens of megabytes
@@ -131,19 +136,24 @@ def count_groups(parts: Callable[[], Iterable[tuple[NDArray[np.uint64], NDArray[
     buckets = max(1, -(-rows // _COUNTED_GROUPS))
     groups = dict.fromkeys(ALL_SPLITS, 0)
     common = dict.fromkeys(itertools.combinations(ALL_SPLITS, 2), 0)
+    anywhere = several = 0
 
     def count(keys: NDArray[np.uint64], splits: NDArray[np.uint8]) -> None:
+        nonlocal anywhere, several
         distinct = {split: np.unique(keys[splits == code]) for code, split in enumerate(ALL_SPLITS)}
         for split, members in distinct.items():
             groups[split] += len(members)
         for one, other in common:
             common[one, other] += len(np.intersect1d(distinct[one], distinct[other], assume_unique=True))
+        _, places = np.unique(np.concatenate([distinct[split] for split in SPLITS]), return_counts=True)
+        anywhere += len(places)
+        several += int((places > 1).sum())
 
     if buckets == 1:
         found = list(parts())
         empty = (np.empty(0, np.uint64), np.empty(0, np.uint8))
         count(*(np.concatenate(columns) for columns in zip(*(found or [empty]), strict=True)))
-        return GroupCounts(groups, common)
+        return GroupCounts(groups, common, anywhere, several)
     with ExitStack() as opened:
         # equal groups land in the same bucket
         files = [
@@ -160,7 +170,7 @@ def count_groups(parts: Callable[[], Iterable[tuple[NDArray[np.uint64], NDArray[
             key_file.seek(0)
             split_file.seek(0)
             count(np.frombuffer(key_file.read(), np.uint64), np.frombuffer(split_file.read(), np.uint8))
-    return GroupCounts(groups, common)
+    return GroupCounts(groups, common, anywhere, several)
 
 
 def key_words(digests: Sequence[str]) -> NDArray[np.uint64]:

@@ -20,8 +20,8 @@ from chemscale.inference.language import LanguageModel
 def evaluate(asked: LanguageModel, cell: Cell, data: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Draw molecules from a cell's model; the raw values that `chemscale.evaluation.measures` makes numbers of.
 
-    A molecule is known where the constitution of its parent is that of a molecule of the cell's training subset: a
-    stereoisomer or a salt of one is not new.
+    A molecule is known where the constitution of its parent (see `chemscale.data.constitution`) is that of a molecule
+    of the cell's training subset: a stereoisomer, a salt or a tautomer of one is not new.
 
     Args:
         asked: the cell's model.
@@ -47,8 +47,9 @@ def evaluate(asked: LanguageModel, cell: Cell, data: Path, settings: Mapping[str
         max_symbols=asked.policy["max_symbols"],
         temperature=settings["temperature"],
     )
-    generated = describe(parsed([smiles for smiles, _ in drawn]))
-    constitutions = [constitution(smiles) for smiles in generated["smiles"]]
+    molecules = parsed([smiles for smiles, _ in drawn])
+    generated = describe(molecules)
+    constitutions = [constitution(molecule) for molecule in molecules]
     trained_on = _training_constitutions(data, cell)
     generated["constitution"] = [content_digest(text.encode()).hex() for text in constitutions]
     return {
@@ -68,6 +69,6 @@ def _training_constitutions(data: Path, cell: Cell) -> set[str]:
     first = 0
     for table in stream(data, ["smiles"]):
         mine = places[(places >= first) & (places < first + table.num_rows)] - first
-        found |= {constitution(smiles) for smiles in table["smiles"].take(mine).to_pylist()}
+        found |= {constitution(molecule) for molecule in parsed(table["smiles"].take(mine).to_pylist())}
         first += table.num_rows
     return found

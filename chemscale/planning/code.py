@@ -39,7 +39,7 @@ _REFERENCE = (
     "evaluation/reference",
     *_SHARDS,
 )
-_PASSPORT = ("data/passport", "data/scaffolds", "data/tokenizer", *_SHARDS)
+_PASSPORT = ("data/passport", "data/relatives", "data/scaffolds", "data/tokenizer", *_SHARDS)
 # what reads a source, for each kind of data section: the first stage of its data
 MAKERS: dict[str, tuple[str, ...]] = {
     "molecules": _MOLECULES,

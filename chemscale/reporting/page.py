@@ -393,7 +393,7 @@ def passports(root: Path, results: Results) -> list[dict[str, Any]]:
 
 
 # of a passport: what the page prints as text
-PASSPORT_KINDS = ("overlap", "length", "subset", "element")
+PASSPORT_KINDS = ("overlap", "relatives", "length", "subset", "element")
 _TOLD = ("source", "amount", "warnings", "over_time_limit")
 
 

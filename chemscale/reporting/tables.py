@@ -16,7 +16,10 @@ TEXTS = ("name", "kind", "source", "version", "licence", "citation", "digest", "
 
 PASSPORT = [
     *((name, pa.string()) for name in ("entry", "data", "kind", "item")),
-    *((name, pa.int64()) for name in ("rows", "groups", "scaffolds", "seed", "num_samples", "length", "low", "high")),
+    *(
+        (name, pa.int64())
+        for name in ("rows", "groups", "scaffolds", "straddle", "seed", "num_samples", "length", "low", "high")
+    ),
     ("mean", pa.float64()),
     *((f"{split}_atoms", pa.int64()) for split in ("train", "validation", "test")),
 ]

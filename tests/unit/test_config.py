@@ -173,7 +173,7 @@ def test_evaluated_cells_are_resolved_and_the_resolved_config_is_a_config_again(
     study = load_study(edited("threads", 1))
     asked = {
         "generation": {"num": 20, "seed": 0, "temperature": 1.0},
-        "probe": {"num_molecules": 40, "max_heavy_atoms": 10, "seed": 0},
+        "probe": {"num_molecules": 40, "max_heavy_atoms": 11, "seed": 0},
         "dynamics": None,
     }
     evaluated = study.resolved()["evaluated"]

@@ -317,6 +317,16 @@ def _another_scaffold(study):
     edit_column(study / "data" / "molecules" / "rows.parquet", "scaffold", replace)
 
 
+def _another_relative(study):
+    """A molecule that is said to have another parent by the independent definition."""
+
+    def replace(relatives):
+        at = next(index for index, relative in enumerate(relatives) if relative)
+        return [*relatives[:at], "0" * 32, *relatives[at + 1 :]]
+
+    edit_column(study / "data" / "molecules" / "rows.parquet", "relative", replace)
+
+
 def _no_scaffolds(study):
     """Scaffolds that the config asks for, left out of rows and passport alike."""
     path = study / "data" / "molecules" / "rows.parquet"
@@ -434,6 +444,7 @@ def _row_of_an_evaluation(study):
         (_verdict, "verdict", "records.json"),
         (_rejects, "data", "rows_in"),
         (_another_scaffold, "data", "row, scaffold of shards/shard-00000.parquet"),
+        (_another_relative, "data", "passport.json: relatives"),
         (_no_scaffolds, "data", "has scaffolds"),
         (_result("uniqueness", "model"), "evaluations", "uniqueness, model, value"),
         (_result("wasserstein_qed", "model"), "evaluations", "wasserstein_qed, model, value"),

@@ -101,7 +101,7 @@ def test_the_result_is_that_of_a_dictionary(source, told, build, tmp_path, in_pr
         else:
             kept[made.smiles] = made
     rows = sorted(kept.values(), key=lambda made: _digest(made.smiles))
-    groups = [_digest(made.scaffold or made.constitution) for made in rows]
+    groups = [_digest(made.group) for made in rows]
     splits = np.array([_split(group) for group in groups])
     symbols = [list(selfies.split_selfies(made.selfies)) for made in rows]
     counts = Counter(symbol for text, split in zip(symbols, splits, strict=True) if split == "train" for symbol in text)

@@ -13,7 +13,7 @@ from rdkit import Chem, RDLogger
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from chemscale.data import molecules, prepare_scaffolds, scaffolds
-from chemscale.data.constitution import constitution
+from chemscale.data.constitution import constitution, framework
 from chemscale.data.runs import open_arrow, read_ledger
 from chemscale.errors import DataError
 from chemscale.io import read_json
@@ -44,7 +44,7 @@ def own_file(tmp_path, section):
 def _group(smiles):
     converted = molecules.convert(smiles, POLICY)
     assert not isinstance(converted, str), converted
-    return converted.constitution
+    return converted.group
 
 
 def _shards(folder):
@@ -110,7 +110,7 @@ def test_policies_of_stereo_and_fragments():
     assert "@" in kept.smiles
     assert "." in kept.selfies
     assert (bare.smiles, bare.selfies) == ("CC(N)C(=O)O", selfies.encoder("CC(N)C(=O)O"))
-    assert kept.constitution == bare.constitution
+    assert kept.group == bare.group
 
 
 @pytest.mark.parametrize(
@@ -293,21 +293,26 @@ def _scaffolds(folder):
     return pa.concat_arrays([part.combine_chunks() for part in scaffolds.stream(folder)]).to_pylist()
 
 
-def test_the_constitution_of_a_kept_molecule_is_that_of_its_row(section, tmp_path):
+def test_the_group_of_a_kept_molecule_follows_from_its_row(section, tmp_path):
     settings = {"source": "file", "path": str(SMOKE), "column": "smiles", "validation": 0.1, "test": 0.1}
-    policy = section(kind="molecules", stereo="keep", fragments="keep", **settings)
     table = pd.read_csv(SMOKE)["smiles"].tolist()
     salts = ["CC(=O)[O-].[Na+]", "C[N+](C)(C)C.[Cl-]", "N[C@@H](C)C(=O)O.Cl", "[2H]OC([2H])[2H]", "CCO.CCN.CCO"]
-    made = [
-        found for smiles in table + salts if isinstance(found := molecules.convert(smiles, policy), molecules.Converted)
-    ]
-    more = [found for found in made if found.constitution != found.smiles]
-    assert len(more) > 20
-    assert [constitution(found.smiles) for found in made] == [found.constitution for found in made]
+    for split_by, rule in (
+        ("constitution", constitution),
+        ("scaffold", lambda mol: framework(mol) or constitution(mol)),
+    ):
+        policy = section(kind="molecules", stereo="keep", fragments="keep", split_by=split_by, **settings)
+        made = [
+            found
+            for smiles in table + salts
+            if isinstance(found := molecules.convert(smiles, policy), molecules.Converted)
+        ]
+        assert len(made) > 600
+        assert [rule(Chem.MolFromSmiles(found.smiles)) for found in made] == [found.group for found in made]
 
 
 def test_scaffolds_are_not_computed_unless_asked_for(section, build, tmp_path, in_process, monkeypatch):
-    monkeypatch.setattr(molecules, "scaffold", lambda constitution: pytest.fail("a scaffold was computed"))
+    monkeypatch.setattr(molecules, "framework", lambda molecule: pytest.fail("a framework was computed"))
     told = section(kind="molecules", source="file", path=str(SMOKE), column="smiles", validation=0.1, test=0.1)
     build(told, tmp_path / "out")
     assert not (tmp_path / "out" / "scaffolds").exists()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
-from chemscale.data import passport, subsets
+from chemscale.data import passport, prepare_scaffolds, subsets
 from chemscale.data.elements import count_elements
 from chemscale.data.molecules import convert
 from chemscale.data.passport import measure_lengths, measure_overlaps
@@ -29,7 +29,8 @@ def _language(folder, write_data):
     for index, smiles in enumerate(SMILES):
         made = convert(smiles, policy)
         split = SPLITS[index // 3 % 4]
-        rows.append({"smiles": made.smiles, "selfies": made.selfies, "scaffold": made.scaffold or "",
+        scaffold = prepare_scaffolds.scaffold_of(made.smiles)
+        rows.append({"smiles": made.smiles, "selfies": made.selfies, "scaffold": scaffold,
                      "split": split, "group": f"{index // 3}"})  # fmt: skip
     write_data(folder, rows, rejected={"unparsable": 3}, warnings=["a warning"], draws=DRAWS, rows_per_shard=5)
     return rows
@@ -68,7 +69,7 @@ def test_the_copy_says_what_the_data_say(copied):
     assert (copy / "tokenizer.json").exists() == (copy / "tokenizer").exists() == (domain == "language")
     table = read_parquet(copy / "rows.parquet")
     assert table.column_names == ["row", "group", "split", "length"] + (
-        ["frame"] if domain == "potentials" else ["scaffold"]
+        ["frame"] if domain == "potentials" else ["relative", "scaffold"]
     )
     if domain == "language":
         tokenizer = Tokenizer.load(copy / "tokenizer.json")
@@ -143,6 +144,36 @@ def test_overlaps_of_splits_are_those_of_their_rows(tmp_path, write_data):
     copy = tmp_path / "study" / "data" / "mine"
     assert measure_overlaps(copy / "rows.parquet") == expected == read_json(copy / "passport.json")["overlaps"]
     assert measure_lengths(copy / "rows.parquet") == {split: [[3, 10]] for split in splits}
+
+
+def test_relatives_that_splits_part_are_counted(tmp_path, write_data, monkeypatch):
+    # by another definition than that of the groups, which here are wrong ones
+    smiles = {
+        "train": ["CCCN.Cl", "CC(=O)O", "CCO", "C[C@H](N)C(=O)O", "CCCC", "[Na+].[Cl-]"],
+        "validation": ["CCCN", "[13CH3]C(=O)[O-].[Na+]", "CCS"],
+        "test": ["CCC[NH3+].[Br-]", "C[C@@H](N)C(=O)[O-].[K+]", "CCF", "Cl"],
+    }
+    texts = [(text, split) for split, members in smiles.items() for text in members]
+    rows = [
+        {"smiles": text, "selfies": "[C]", "split": split, "group": f"{place}"}
+        for place, (text, split) in enumerate(texts)
+    ]
+    write_data(tmp_path / "set", rows)
+    passport.prepare(tmp_path / "study", tmp_path / "set", "mine", [], scaffolds=False)
+    copy = tmp_path / "study" / "data" / "mine"
+    told = read_json(copy / "passport.json")["relatives"]
+    # propylamine is in three splits, acetic acid and alanine are in two; sodium chloride has no parent with carbon
+    assert (told["rows"], told["parents"], told["straddle"]) == (11, 7, 3)
+    (row,) = [row for row in passport.passport_rows("mine", read_json(copy / "passport.json")) if "straddle" in row]
+    assert (row["entry"], row["straddle"]) == ("mine, relatives, train, validation, test", 3)
+    table = read_parquet(copy / "rows.parquet").to_pylist()
+    known = [f"{row['row']} {row['relative']}" for row in table if row["relative"]]
+    assert told["digest"] == rows_digest(known)
+    # of a larger set, a sample
+    monkeypatch.setattr(passport, "_MOST_RELATIVES", 5)
+    passport.prepare(tmp_path / "sample", tmp_path / "set", "mine", [], scaffolds=False)
+    sample = read_json(tmp_path / "sample" / "data" / "mine" / "passport.json")["relatives"]
+    assert 0 < sample["rows"] < 11
 
 
 def test_elements_are_rdkits_of_whatever_text():

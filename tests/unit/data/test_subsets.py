@@ -17,6 +17,7 @@ from chemscale.data.prepare_subsets import prepare
 from chemscale.data.subsets import (
     ALL_SPLITS,
     MAX_CLUSTERS,
+    SPLITS,
     RowsDigest,
     SubsetDraw,
     cluster_of,
@@ -121,6 +122,9 @@ def test_groups_are_counted_whatever_the_number_of_passes(monkeypatch, at_once):
     assert found.groups == {name: len(members) for name, members in sets.items()}
     assert found.common == {(one, other): len(sets[one] & sets[other]) for one, other in combinations(ALL_SPLITS, 2)}
     assert min(found.common.values()) > 0
+    places = Counter(group for name in SPLITS for group in sets[name])
+    assert (found.distinct, found.straddle) == (len(places), sum(count > 1 for count in places.values()))
+    assert found.straddle < sum(found.common[pair] for pair in combinations(SPLITS, 2))
 
 
 # --- subsets ----------------------------------------------------------------------------------------------------------

@@ -33,6 +33,9 @@ def test_the_passport_table_is_the_passports(planted: Path) -> None:
     overlap = rows["molecules, overlap, train and test"]
     assert (overlap["rows"], overlap["groups"], overlap["scaffolds"]) == (0, 0, 37)
     assert rows["conformers, overlap, train and test"]["scaffolds"] is None
+    relatives = rows["molecules, relatives, train, validation, test"]
+    assert (relatives["rows"], relatives["groups"], relatives["straddle"]) == (9511, 8513, 17)
+    assert not any(entry.startswith("conformers, relatives") for entry in rows)
     test = rows["molecules, length, test"]
     assert (test["low"], test["mean"], test["high"], test["rows"]) == (7, (7 * 100 + 23 * 300) / 400, 23, 400)
     subset = rows["conformers, subset, seed 1, 8000 rows"]
