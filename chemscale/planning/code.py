@@ -52,7 +52,10 @@ MAKERS: dict[str, tuple[str, ...]] = {
         *_SOURCES,
     ),
     "structures": (
+        "data/ase_databases",
         "data/blocks",
+        "data/electronic_states",
+        "data/extended_xyz",
         "data/ingest",
         "data/own_frames",
         "data/published_frames",

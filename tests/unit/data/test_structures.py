@@ -298,8 +298,7 @@ def database(path, rows, **written):
     return path
 
 
-def test_a_database_in_the_order_of_its_ids(tmp_path, monkeypatch):
-    monkeypatch.setattr("chemscale.data.own_frames._ROWS_OF_DATABASE", 2)
+def test_a_database_in_the_order_of_its_ids(tmp_path):
     path = database(tmp_path / "own.db", [own_atoms(-14.5 + row, 0.1 * row) for row in range(5)], name="w", smiles="O")
     structures, rejected = taken(located("ase_db", path), {"molecule_key": "name"})
     assert rejected == {}
