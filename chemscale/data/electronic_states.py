@@ -270,6 +270,11 @@ def statements(properties: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def is_known(key: str) -> bool:
+    """Whether the meaning of a key is known."""
+    return _meaning(key) is not None
+
+
 def _flat(properties: Mapping[str, Any], before: str, depth: int) -> Iterator[tuple[str, Any]]:
     for key, value in properties.items():
         if isinstance(value, Mapping):
