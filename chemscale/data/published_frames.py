@@ -375,7 +375,9 @@ class _Ani1x:
         import h5py
 
         if not isinstance(array, h5py.Dataset) or array.shape is None:
-            raise _missing([f"an array {key}"], where, "group or an array without a shape", [key])
+            raise DataError(
+                f"an array {key} in {where}", "a group, or an array without a shape", "check that it has this format"
+            )
         _check_type(key, where, array.dtype)
         if array.is_virtual or array.external:
             raise DataError(
