@@ -93,7 +93,9 @@ def _row(row: Mapping[str, Any], where: str) -> Frame | Rejected:
         pairs, data, parameters = (_decoded(row.get(name)) for name in _OTHERS[-3:])
     except (ValueError, TypeError, IndexError, RecursionError, OverflowError) as error:
         return Rejected(UNKNOWN, "unreadable", f"{where}: {error}")
-    stated = {**arrays, **plain, "key_value_pairs": pairs, "data": data, "calculator_parameters": parameters}
+    # words and truth values among a calculator's parameters are its options, such as spin: collinear
+    settings = {key: value for key, value in parameters.items() if type(value) in (int, float)}
+    stated = {**arrays, **plain, "key_value_pairs": pairs, "data": data, "calculator_parameters": settings}
     if row.get("charge") and "initial_charges" not in arrays:
         # ASE fills this column with the sum of the initial charges, or 0
         stated["charge"] = row["charge"]

@@ -125,10 +125,15 @@ SPELLINGS: dict[Meaning, tuple[str, ...]] = {
         *("charge_density", "spin_orbit"),
     ),
 }
-_PREFIX = re.compile(r"^(?:ref|reference|dft|qm|qc|scf|xtb|gfn1|gfn2|orca|psi4|mace|aimnet|target|label|true|calc|out)")
+_PREFIX = re.compile(
+    r"^(?:ref|reference|dft|qm|qc|scf|xtb|gfn1|gfn2|orca|psi4|mace|aimnet|nequip|spice|omol|target|label|true|calc|pred)"
+)
+# after whatever else, as a level of theory
+_END = re.compile("(?:totalcharge|netcharge|molecularcharge|multiplicity|unpairedelectrons|totalspin)$")
 _SUSPICIOUS = re.compile("charge|spin|multiplicit|magmom|magneti|unpaired")
 # single letters may well stand for something else: what cannot be charge or spin is no statement
 _LETTERS = ("q", "s")
+_WORDS = {"singlet": 1, "doublet": 2, "triplet": 3, "quartet": 4, "quintet": 5, "sextet": 6, "septet": 7}
 # where such a key holds one number and not those of both spins
 _ALL_ELECTRONS = ("nelec",)
 
@@ -172,10 +177,14 @@ class ElectronicStates:
         by_meaning: dict[Meaning, dict[str, Any]] = {meaning: {} for meaning in Meaning}
         for key, value in stated.items():
             meaning = _meaning(key)
+            if value is None:
+                continue  # as JSON and calculators have it where nothing was set
             if meaning is None:
                 self._warn(f"the key {_short(key)} looks like charge or spin, but is not known: it was ignored")
             elif _plain(key) in _LETTERS and not _fits_letter(meaning, value, len(numbers)):
                 self._warn(f"the key {_short(key)} holds neither charges nor spins, by its values: it was ignored")
+            elif meaning in (Meaning.SPIN, Meaning.MULTIPLICITY) and str(value).lower() in _WORDS:
+                by_meaning[Meaning.MULTIPLICITY][key] = _WORDS[str(value).lower()]
             else:
                 by_meaning[meaning][key] = value
         try:
@@ -297,8 +306,13 @@ _TABLE = {_plain(key): meaning for meaning, keys in SPELLINGS.items() for key in
 @lru_cache(4096)
 def _meaning(key: str) -> Meaning | None:
     plain = _plain(key)
+    if plain in _TABLE:
+        return _TABLE[plain]
     without = _PREFIX.sub("", plain)
-    return _TABLE.get(plain) or (None if without in _LETTERS else _TABLE.get(without))
+    if without in _TABLE and without not in _LETTERS:
+        return _TABLE[without]
+    end = _END.search(plain)
+    return _TABLE[end[0]] if end else None
 
 
 def _unpaired(stated: Mapping[Meaning, Mapping[str, Any]]) -> dict[str, int]:

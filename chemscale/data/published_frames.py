@@ -39,6 +39,7 @@ _DISTANCES = 1_000_000
 _LARGEST_EXPANSION = 100
 _LARGE = 1 << 30  # bytes
 _LARGEST_CHUNK = 1 << 28  # bytes
+_UNKNOWN_KEY = "not read"  # the value of a key that looks like charge or spin, and is not known
 
 
 def counts(located: Mapping[str, Any], section: Mapping[str, Any]) -> dict[str, int]:
@@ -134,6 +135,10 @@ def _of_part(values: Any, count: int) -> NDArray[Any]:
     return np.broadcast_to(array, (count, *array.shape))
 
 
+def _too_large(shape: tuple[int, ...]) -> str:
+    return f"an array of the shape {list(shape)}"
+
+
 class _Member:
     """An array inside an npz archive, whose rows are read one part after the other."""
 
@@ -179,6 +184,13 @@ class _Member:
         return np.frombuffer(content, self._dtype).reshape(shape)
 
 
+def _shared(member: _Member | None) -> Any:
+    """A value that tells of charge and spin of all frames of an archive; a word where its key is not known."""
+    if member is None:
+        return _UNKNOWN_KEY
+    return member.whole() if math.prod(member.shape) <= LARGEST_MOLECULE else _too_large(member.shape)
+
+
 @dataclass(frozen=True)
 class _Npz:
     """The format of npz archives of one molecule each: what stands before its name, and the arrays' keys."""
@@ -207,11 +219,7 @@ class _Npz:
             atoms = members[self.numbers].shape[0]
             numbers = _whole(members[self.numbers].rows(atoms), self.numbers, str(path))
             by_frame = {key: member for key, member in stated.items() if member and member.shape[:1] == (frames,)}
-            shared = {
-                key: member.whole() if member and math.prod(member.shape) <= LARGEST_MOLECULE else None
-                for key, member in stated.items()
-                if key not in by_frame
-            }
+            shared = {key: _shared(member) for key, member in stated.items() if key not in by_frame}
             step = _rows_at_once(atoms)
             for first in range(0, frames, step):
                 count = min(step, frames - first)
@@ -340,22 +348,22 @@ class _Ani1x:
     def _stated(self, file: Any, group: Any, where: str, frames: int) -> dict[str, Any]:
         """What tells of charge and spin by key: arrays of the group, and attributes of the file and of the group.
 
-        Arrays with a value for each frame stay in the file. None stands for what is not known, or far too large.
+        Arrays with a value for each frame stay in the file.
         """
         found: dict[str, Any] = {}
         for holder in (file.attrs, group.attrs):
-            found |= {key: holder[key] if is_known(key) else None for key in statements(dict.fromkeys(holder))}
+            found |= {key: holder[key] if is_known(key) else _UNKNOWN_KEY for key in statements(dict.fromkeys(holder))}
         for key in statements(dict.fromkeys(group)):
             if key in self._KEYS:
                 continue
-            found[key] = None
+            found[key] = _UNKNOWN_KEY
             if is_known(key):
                 array = self._linked(group, key, where)
                 self._check(array, key, where)
                 if array.shape[:1] == (frames,):
                     found[key] = array
-                elif array.size <= LARGEST_MOLECULE:
-                    found[key] = array[()]
+                else:
+                    found[key] = array[()] if array.size <= LARGEST_MOLECULE else _too_large(array.shape)
         return found
 
     def _linked(self, group: Any, key: str, where: Path | str) -> Any:

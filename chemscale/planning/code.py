@@ -44,7 +44,9 @@ _PASSPORT = ("data/passport", "data/scaffolds", "data/tokenizer", *_SHARDS)
 MAKERS: dict[str, tuple[str, ...]] = {
     "molecules": _MOLECULES,
     "conformers": (
+        "data/blocks",
         "data/conformers",
+        "data/electronic_states",
         "data/simulation",
         "data/starts",
         "data/trajectories",

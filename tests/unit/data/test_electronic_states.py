@@ -132,7 +132,7 @@ def test_values_for_each_atom_count_by_their_sum(key, neutral, other, why):
         ({"charge": "neutral"}, "unclear_charge"),
         ({"charge": float("nan")}, "unclear_charge"),
         ({"charge": True}, "unclear_charge"),
-        ({"charge": None}, "unclear_charge"),
+        ({"charge": None, "multiplicity": None}, None),
         ({"charge": [0, 1]}, "unclear_charge"),
         ({"charge": [[0], [0, 1]]}, "unclear_charge"),
         ({"charge": 0.5}, "fractional_charge"),
@@ -156,6 +156,9 @@ def test_values_for_each_atom_count_by_their_sum(key, neutral, other, why):
         ({"data": {"charge": 1}}, "charged"),
         ({"data": {"calculation": {"spin_multiplicity": 3}}}, "open_shell"),
         ({"charge": 0, "data": {"charge": -1}}, "unclear_charge"),
+        ({"wb97m_d3bj_total_charge": 1, "b3lyp/multiplicity": 1}, "charged"),
+        ({"spin": "Singlet", "multiplicity": "singlet"}, None),
+        ({"spin_state": "triplet"}, "open_shell"),
         # what only looks alike
         ({"nuclear_charges": [6, 1, 1, 1, 1], "born_effective_charges": np.ones((5, 3, 3))}, None),
         ({"S": 231.6, "Q": np.eye(3)}, None),
@@ -282,11 +285,13 @@ def test_databases_of_ase(tmp_path):
     told = atoms_of()
     told.calc.parameters = {"charge": 0, "multiplicity": 3}
     open_shell.append((told, {}))
+    neutral.append((atoms_of(), {}))
+    neutral[-1][0].calc.parameters = {"charge": None, "multiplicity": None, "spin": "none", "spins": True}
     path = tmp_path / "own.db"
     with ase.db.connect(path) as database:
         for atoms, written in neutral + charged + open_shell:
             database.write(atoms, **written)
-    assert outcome(path, "ase_db")[:2] == (3, {"charged": 4, "open_shell": 5})
+    assert outcome(path, "ase_db")[:2] == (4, {"charged": 4, "open_shell": 5})
 
 
 def test_the_column_charge_of_a_database(tmp_path):
