@@ -23,7 +23,7 @@ from chemscale.errors import DataError
 
 _MAGIC = b"SQLite format 3\0"
 _VERSIONS = (5, 9)  # the first and the last version of ASE's tables that are read
-_LARGEST_VALUE = 1 << 26  # bytes
+_LARGEST_VALUE = 1 << 24  # bytes; a number of JSON takes ten times as many in memory
 _NUMBERS = ("id", "energy", "free_energy", "magmom")
 _TEXTS = ("unique_id", "username", "calculator")
 _ARRAYS = ("forces", "stress", "dipole", "magmoms", "charges", "initial_magmoms", "initial_charges")

@@ -73,7 +73,15 @@ SPELLINGS: dict[Meaning, tuple[str, ...]] = {
         *("total_q", "q_total", "q_tot", "tot_q", "net_charge", "net_q", "molecular_charge", "molecule_charge"),
         *("mol_charge", "system_charge", "charge_system", "overall_charge", "global_charge", "cell_charge"),
         *("ionic_charge", "ion_charge", "charge_state", "formal_charge", "total_formal_charge", "formal_charges"),
-        *("charge_sum", "sum_charge", "charge_e", "total_charge_e", "total_molecular_charge", "net_molecular_charge"),
+        *(
+            "charge_of_smiles",
+            "charge_sum",
+            "sum_charge",
+            "charge_e",
+            "total_charge_e",
+            "total_molecular_charge",
+            "net_molecular_charge",
+        ),
         *("initial_charge", "initial_charges", "partial_charge", "partial_charges", "atomic_charge"),
         *("atomic_charges", "atom_charge", "atom_charges", "atomic_partial_charges", "point_charges"),
         *(
@@ -131,6 +139,7 @@ _PREFIX = re.compile(
 # after whatever else, as a level of theory
 _END = re.compile("(?:totalcharge|netcharge|molecularcharge|multiplicity|unpairedelectrons|totalspin)$")
 _SUSPICIOUS = re.compile("charge|spin|multiplicit|magmom|magneti|unpaired")
+_SMILES_CHARGE = re.compile(r"\[[^\[\]+-]*(\++|-+)([0-9]{0,2})(?::[0-9]+)?\]")
 # single letters may well stand for something else: what cannot be charge or spin is no statement
 _LETTERS = ("q", "s")
 _WORDS = {"singlet": 1, "doublet": 2, "triplet": 3, "quartet": 4, "quintet": 5, "sextet": 6, "septet": 7}
@@ -277,6 +286,12 @@ def statements(properties: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in _flat(properties, "", 0)
         if _meaning(key) not in (None, Meaning.NEITHER) or (_meaning(key) is None and _SUSPICIOUS.search(_plain(key)))
     }
+
+
+def charge_of_smiles(smiles: str) -> int:
+    """The sum of the charges that a SMILES writes at its atoms."""
+    found = _SMILES_CHARGE.findall(smiles)
+    return sum((len(signs) * int(number or 1)) * (1 if signs[0] == "+" else -1) for signs, number in found)
 
 
 def is_known(key: str) -> bool:

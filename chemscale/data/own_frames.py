@@ -20,6 +20,7 @@ from chemscale.data.blocks import (
     source_files,
     wanted_names,
 )
+from chemscale.data.electronic_states import charge_of_smiles
 from chemscale.errors import DataError
 
 _KEYS_SHOWN = 20
@@ -101,6 +102,9 @@ def _block(frame: Frame, molecule: str, order: int, section: Mapping[str, Any]) 
         more = f" and {len(names) - _KEYS_SHOWN} more" if len(names) > _KEYS_SHOWN else ""
         note = f"it has {', '.join(names[:_KEYS_SHOWN])}{more}{'; ' if frame.remark else ''}{frame.remark}"
         return Rejected(molecule, reason, f"{where} ({note})", note=note)
+    smiles, stated = frame.texts.get("smiles"), dict(frame.stated)
+    if smiles and (charge := charge_of_smiles(smiles)):
+        stated["charge of smiles"] = charge
     return Block(
         molecule,
         frame.numbers,
@@ -110,8 +114,8 @@ def _block(frame: Frame, molecule: str, order: int, section: Mapping[str, Any]) 
         np.array([order]),
         where,
         None,
-        frame.texts.get("smiles"),
-        {key: [value] for key, value in frame.stated.items() if key not in (energy_key, forces_key)},
+        smiles,
+        {key: [value] for key, value in stated.items() if key not in (energy_key, forces_key)},
     )
 
 

@@ -13,7 +13,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from chemscale.data.blocks import Rejected
-from chemscale.data.electronic_states import ElectronicStates, statements
+from chemscale.data.electronic_states import ElectronicStates, charge_of_smiles, statements
 from chemscale.data.structures import Structure, read
 
 h5py = pytest.importorskip("h5py")
@@ -254,6 +254,22 @@ def test_extended_xyz_with_columns(tmp_path):
     ]:
         path = xyz(tmp_path, "", columns=f":{column}:R:1", values=values)
         assert outcome(path)[:2] == expected
+
+
+@pytest.mark.parametrize(
+    "smiles",
+    ["C", "[NH4+]", "C[N+](=O)[O-]", "[Cu+2]", "[Fe++]", "[13CH3-]", "[O-:1]C", "C[N+:7](C)(C)C", "[C@@H](F)(Cl)Br",
+     "[C-]#[O+]", "[NH3+]CC(=O)[O-]", "[O-]S(=O)(=O)[O-]", "[2H]C", "[Na+].[Cl-]", "[NH4+].[NH4+].[O-]C=O"],
+)  # fmt: skip
+def test_the_charge_of_a_smiles_is_that_of_rdkit(smiles):
+    from rdkit import Chem
+
+    assert charge_of_smiles(smiles) == Chem.GetFormalCharge(Chem.MolFromSmiles(smiles))
+
+
+def test_a_smiles_of_an_ion_states_a_charge(tmp_path):
+    path = xyz(tmp_path, 'smiles="C"', 'smiles="[CH4+]"', 'smiles="[CH4+]" charge=0')
+    assert outcome(path)[:2] == (1, {"charged": 1, "unclear_charge": 1})
 
 
 def atoms_of(**changes):

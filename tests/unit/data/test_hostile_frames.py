@@ -395,7 +395,7 @@ ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELEC
         (["ALTER TABLE systems RENAME COLUMN energy TO total"], "no column energy"),
         (["UPDATE information SET value = '99' WHERE name = 'version'"], "version 99 of ASE's tables"),
         (["DROP TABLE information"], "no such table: information"),
-        (["UPDATE systems SET data = zeroblob(100000000) WHERE id = 2"], "too big"),
+        (["UPDATE systems SET data = zeroblob(20000000) WHERE id = 2"], "too big"),
     ],
     ids=["view", "renamed", "column", "version", "information", "blob"],
 )

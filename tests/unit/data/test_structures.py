@@ -318,6 +318,21 @@ def test_what_a_database_lacks_or_has_under_another_name(tmp_path):
     assert rejected == {"no_energy": 1}
 
 
+def test_data_of_a_database_as_text_and_as_bytes(tmp_path):
+    path = database(tmp_path / "own.db", [Atoms("OHH", WATER)] * 2, data={"e": -14.5, "f": np.ones((3, 3))})
+    # as ASE wrote it before version 9 of its tables
+    text = json.dumps({"e": -14.5, "f": {"__ndarray__": [[3, 3], "float64", [2.0] * 9]}})
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE systems SET data = ? WHERE id = 2", (text,))
+    connection.close()
+    structures, rejected = taken(located("ase_db", path), {"energy_key": "e", "forces_key": "f"})
+    assert rejected == {}
+    assert [structure.energy for structure in structures] == [-14.5, -14.5]
+    with ase.db.connect(path) as rows:
+        for row, structure in zip(rows.select(sort="id"), structures, strict=True):
+            np.testing.assert_array_equal(structure.forces, row.data["f"])
+
+
 def test_a_periodic_row_of_a_database(tmp_path):
     atoms = own_atoms()
     atoms.pbc, atoms.cell = [True, False, False], [9, 9, 9]
