@@ -39,11 +39,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chemscale.data.blocks import as_array
+from chemscale.errors import shown
 
 # in e and in electrons: populations are often printed with two or three decimals, and grids integrate no better
 SUM_TOLERANCE = 0.1
 _WHOLE_TOLERANCE = 0.01
 _DEEPEST = 4  # of dictionaries inside a frame's values
+_LONGEST = 300  # characters of a warning
 _MOST = 20  # different warnings, and keys whose meaning is looked up in other frames
 
 
@@ -163,8 +165,8 @@ class _RefusedError(Exception):
         self.refusal = Refusal(reason, note)
 
 
-# gives the atomic numbers and the value of every frame of the source that has a key
-Others = Callable[[str], Iterable[tuple[Any, Any]]]
+# gives the atomic numbers and the statements of every frame of the source that has a key
+Others = Callable[[str], Iterable[tuple[NDArray[Any], Mapping[str, Any]]]]
 
 
 class ElectronicStates:
@@ -180,8 +182,8 @@ class ElectronicStates:
         Args:
             numbers: atomic numbers [A].
             stated: values by key, as `statements` chooses them.
-            others: gives the atomic numbers and the value of every frame of the source that has a key; it is called
-                once for a key where only other frames tell what `spin: 1` means.
+            others: gives the atomic numbers and the statements of every frame of the source that has a key; it is
+                called once for a key where only other frames tell what `spin: 1` means.
         """
         by_meaning: dict[Meaning, dict[str, Any]] = {meaning: {} for meaning in Meaning}
         for key, value in stated.items():
@@ -208,6 +210,7 @@ class ElectronicStates:
         return [f"{text} (frames: {frames:,})" for text, frames in sorted(self._frames.items())]
 
     def _warn(self, text: str) -> None:
+        text = shown(text, _LONGEST)
         if text not in self._frames and len(self._frames) >= _MOST:
             text = "more keys look like charge or spin, but are not known: they were ignored"
         self._frames[text] += 1
@@ -269,13 +272,13 @@ class ElectronicStates:
             return
         if keys := [*unpaired, *undecided]:
             raise _RefusedError("unclear_spin", f"by {keys[0]} all of {electrons} electrons are paired")
-        self._warn("an odd number of electrons, and no charge or spin stated: a radical, or an ion")
+        self._warn("an odd number of electrons, and no spin stated: a radical, or an ion")
 
     def _is_multiplicity(self, key: str, others: Others) -> bool:
         if key not in self._multiplicities:
             if len(self._multiplicities) >= _MOST:
                 return False  # each key takes a pass over the source
-            self._multiplicities[key] = not any(_is_no_multiplicity(*frame) for frame in others(key))
+            self._multiplicities[key] = not any(_is_no_multiplicity(key, *frame) for frame in others(key))
         return self._multiplicities[key]
 
 
@@ -377,12 +380,19 @@ def _unpaired_by_moments(stated: Mapping[str, Any], atoms: int, known: bool) -> 
     return found
 
 
-def _is_no_multiplicity(numbers: Any, value: Any) -> bool:
-    """Whether a value of `spin` cannot be the multiplicity of a neutral molecule."""
-    number = _as_number(value)
+def _is_no_multiplicity(key: str, numbers: NDArray[Any], stated: Mapping[str, Any]) -> bool:
+    """Whether a frame's value of `spin` cannot be a multiplicity; electrons are counted for neutral frames alone."""
+    number = _as_number(stated[key])
     if number is None or not _is_half_whole(number):
         return False
-    return number != round(number) or number == 0 or (int(np.sum(numbers)) - (round(number) - 1)) % 2 == 1
+    if number != round(number) or number <= 0:
+        return True
+    charges = {name: value for name, value in stated.items() if _meaning(name) is Meaning.CHARGE and value is not None}
+    try:
+        ElectronicStates()._check_charge(charges, len(numbers))
+    except _RefusedError:
+        return False
+    return (int(numbers.sum()) - (round(number) - 1)) % 2 == 1
 
 
 def _fits_letter(meaning: Meaning, value: Any, atoms: int) -> bool:

@@ -15,6 +15,7 @@ from chemscale.data.runs import ChunkUnits, Ledger, finish_chunk, run_path, work
 from chemscale.data.structures import Structure
 from chemscale.data.subsets import time_splits
 from chemscale.data.unit_check import UnitCheck
+from chemscale.errors import shown
 
 UNIT_FRAMES = 10_000
 _LONGEST_NOTE = 400  # characters
@@ -91,7 +92,7 @@ class _Notes:
         rejected = []
         for reason, count in sorted(self._rejected.items()):
             advice = f"; {_ADVICE[reason]}" if reason in _ADVICE else ""
-            note = " ".join(self._first[reason].split())[:_LONGEST_NOTE]
+            note = shown(self._first[reason], _LONGEST_NOTE)
             rejected.append(f"{count:,} frames rejected as {reason}, the first: {note}{advice}")
         return [*rejected, *self.states.warnings(), *self._units.warnings()]
 

@@ -82,10 +82,10 @@ def read(
     states = ElectronicStates() if states is None else states
     parser = _format(located)
 
-    def others(key: str) -> Iterator[tuple[NDArray[Any], Any]]:
+    def others(key: str) -> Iterator[tuple[NDArray[Any], dict[str, Any]]]:
         for block in parser.blocks(located, section):
             if isinstance(block, Block) and block.stated is not None and key in block.stated:
-                yield from ((block.numbers, value) for value in block.stated[key])
+                yield from ((block.numbers, _row(block.stated, row)) for row in range(len(block.positions)))
 
     for item in parser.blocks(located, section):
         if isinstance(item, Rejected):
@@ -140,8 +140,7 @@ def _judged(
     notes: dict[str, str] = {}
     if block.stated is not None:
         for row in np.flatnonzero(reasons == ""):
-            stated = {key: values[row] for key, values in block.stated.items()}
-            refusal = states.refusal(numbers, stated, others)
+            refusal = states.refusal(numbers, _row(block.stated, int(row)), others)
             if refusal is not None:
                 reasons[row] = refusal.reason
                 notes.setdefault(refusal.reason, refusal.note)
@@ -163,6 +162,11 @@ def _judged(
         place = "" if block.first is None else f", row {block.first + rows[0]}"
         note = notes.get(reason, "")
         yield Rejected(block.molecule, reason, f"{block.where}{place}{f' ({note})' if note else ''}", len(rows), note)
+
+
+def _row(stated: Mapping[str, Any], row: int) -> dict[str, Any]:
+    """What one frame of a block states."""
+    return {key: values[row] for key, values in stated.items()}
 
 
 def _smallest_squares(positions: Array) -> Array:

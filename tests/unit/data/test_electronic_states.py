@@ -198,6 +198,7 @@ def test_a_radical_that_states_nothing_is_kept_with_a_warning():
         ([1, 0], 1),
         ([1, 0.5], 0),
         ([1, 2], 0),  # of an even number of electrons no multiplicity
+        ([1, -1], 0),
     ],
     ids=str,
 )
@@ -208,6 +209,13 @@ def test_what_spin_1_means_depends_on_the_other_frames(tmp_path, values, kept):
     assert rejected == ({"open_shell": len(values) - kept} if kept < len(values) else {})
     multiplicities = all(value in (1, 3) for value in values)
     assert ["spin = 1 was taken as the multiplicity" in warning for warning in warnings] == [True] * multiplicities
+
+
+@pytest.mark.parametrize(("charge", "kept", "reason"), [(1, 1, "charged"), (0, 0, "open_shell")])
+def test_the_multiplicity_of_an_ion_has_the_parity_of_its_own_electrons(tmp_path, charge, kept, reason):
+    # a doublet of nine electrons, as the cation has them; the neutral molecule has ten
+    path = xyz(tmp_path, "spin=1 charge=0", f"spin=2 charge={charge}")
+    assert outcome(path)[:2] == (kept, {reason: 2 - kept})
 
 
 def test_keys_that_are_not_known_are_warned_about():
