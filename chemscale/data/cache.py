@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from chemscale.errors import DataError, RecordError
-from chemscale.io import digest, read_json, regular_file, write_json
+from chemscale.io import digest, open_regular, read_json, write_json
 
 CHUNK = 1 << 20  # bytes
 _LONGEST_HOLE = 1 << 30  # bytes of a file that are not on the disk
@@ -75,13 +75,13 @@ def check_file(path: Path) -> None:
     Raises:
         DataError: it is missing or no regular file, empty, a web page or a pointer of Git LFS, or has a hole of 1 GiB.
     """
-    regular_file(path, DataError, "give the path of a file, from the folder of the run")
-    try:
-        with open(path, "rb") as stream:
-            start = stream.read(200).lstrip()
-            hole = _longest_hole(stream.fileno())
-    except OSError as error:
-        raise DataError(f"read {path}", f"no readable file ({error.strerror})", "make it readable") from None
+    with open_regular(path, DataError, "give the path of a file, from the folder of the run") as stream:
+        try:
+            # files of the kernel, which may wait for content without end, have no size
+            start = stream.read(200).lstrip() if os.fstat(stream.fileno()).st_size else b""
+        except OSError as error:
+            raise DataError(f"read {path}", f"no readable file ({error.strerror})", "make it readable") from None
+        hole = _longest_hole(stream.fileno())
     if not start:
         raise DataError(f"read {path}", "an empty file", "get it again")
     if start.lower().startswith((b"<!doctype", b"<html", b"<?xml")):

@@ -24,6 +24,7 @@ from chemscale.data.electronic_states import charge_of_smiles
 from chemscale.errors import DataError
 
 _KEYS_SHOWN = 20
+_LONGEST_TEXT = 2000  # characters
 
 
 def counts(located: Mapping[str, Any], section: Mapping[str, Any]) -> dict[str, int]:
@@ -68,7 +69,7 @@ def _molecule(frame: Frame, section: Mapping[str, Any]) -> str:
     """The name of a frame's molecule, or "unknown"."""
     key = section.get("molecule_key")
     if key is not None:
-        return frame.texts.get(key) or UNKNOWN
+        return _storable(frame.texts.get(key)) or UNKNOWN
     return hill_formula(frame.numbers) if are_elements(frame.numbers) else UNKNOWN
 
 
@@ -102,7 +103,7 @@ def _block(frame: Frame, molecule: str, order: int, section: Mapping[str, Any]) 
         more = f" and {len(names) - _KEYS_SHOWN} more" if len(names) > _KEYS_SHOWN else ""
         note = f"it has {', '.join(names[:_KEYS_SHOWN])}{more}{'; ' if frame.remark else ''}{frame.remark}"
         return Rejected(molecule, reason, f"{where} ({note})", note=note)
-    smiles, stated = frame.texts.get("smiles"), dict(frame.stated)
+    smiles, stated = _storable(frame.texts.get("smiles")), dict(frame.stated)
     if smiles and (charge := charge_of_smiles(smiles)):
         stated["charge of smiles"] = charge
     return Block(
@@ -117,6 +118,14 @@ def _block(frame: Frame, molecule: str, order: int, section: Mapping[str, Any]) 
         smiles,
         {key: [value] for key, value in stated.items() if key not in (energy_key, forces_key)},
     )
+
+
+def _storable(text: str | None) -> str | None:
+    """A text, or None where it is too long for a name or a SMILES, or cannot be written as UTF-8."""
+    if text is None or len(text) > _LONGEST_TEXT:
+        return None
+    # of JSON with halves of surrogate pairs
+    return None if any("\ud800" <= character <= "\udfff" for character in text) else text
 
 
 def _numeric(value: Any) -> bool:

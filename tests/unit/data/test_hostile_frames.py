@@ -73,6 +73,7 @@ def test_what_is_no_regular_file(tmp_path, parser):
         (tmp_path / "folder", "a folder"),
         (tmp_path / "none", "no such file"),
         (Path("/dev/zero"), "a device"),
+        (Path("/proc/self/environ"), "an empty file"),
     ]:
         refused(path, parser, message)
 
@@ -376,6 +377,18 @@ BOMB = {"__ndarray__": [[1 << 40], "float64", [1.0]]}
 def test_rows_that_are_not_as_ase_writes_them(tmp_path, statement):
     found = reasons(changed(database(tmp_path / "own.db"), statement), "ase_db")
     assert found in (["unreadable", "kept"], ["periodic", "kept"])
+
+
+def test_names_that_cannot_be_stored(tmp_path):
+    names = [json.dumps({"name": "\ud800", "smiles": "C\udfff"}), json.dumps({"name": "x" * 10_000})]
+    statements = [
+        ("UPDATE systems SET key_value_pairs = ? WHERE id = ?", (name, row + 1)) for row, name in enumerate(names)
+    ]
+    path = changed(database(tmp_path / "own.db"), *statements)
+    (first, second) = read_all(path, "ase_db")
+    assert (first.smiles, second.smiles) == (None, None)
+    located = {"files": [str(path)], "parser": "ase_db", "energy_unit": "eV", "length_unit": "angstrom"}
+    assert [item.reason for item in read(located, {"molecule_key": "name"})] == ["no_molecule", "no_molecule"]
 
 
 def test_objects_in_json_stay_json(tmp_path):
