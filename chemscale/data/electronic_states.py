@@ -26,7 +26,6 @@ Rules, by meaning of a key:
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -44,6 +43,7 @@ from chemscale.errors import shown
 # in e and in electrons: populations are often printed with two or three decimals, and grids integrate no better
 SUM_TOLERANCE = 0.1
 _WHOLE_TOLERANCE = 0.01
+_LARGEST = 1e6  # no molecule has more charges or unpaired electrons
 _DEEPEST = 4  # of dictionaries inside a frame's values
 _LONGEST = 300  # characters of a warning
 _MOST = 20  # different warnings, and keys whose meaning is looked up in other frames
@@ -415,7 +415,7 @@ def _number(value: Any, reason: str, key: str) -> float:
 
 
 def _as_number(value: Any) -> float | None:
-    """A value as a finite number, an array of one value and digits as text included; None if it is not one."""
+    """A value as a number, an array of one value and digits as text included; None if it is no charge or spin."""
     array = as_array(value)
     if array.size != 1 or array.dtype.kind not in "iufUS":
         return None
@@ -423,13 +423,13 @@ def _as_number(value: Any) -> float | None:
         number = float(array.reshape(-1)[0])
     except ValueError:
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) < _LARGEST else None
 
 
 def _sum(array: NDArray[np.float64], reason: str, key: str) -> float:
     """The sum over atoms; of moments, which may be vectors, its length."""
-    if not np.isfinite(array).all():
-        raise _RefusedError(reason, f"{key} has values that are not finite numbers")
+    if not (np.abs(array) < _LARGEST).all():
+        raise _RefusedError(reason, f"{key} has values that are not numbers, or far too large")
     total = array.sum(axis=0)
     return float(total) if reason == "unclear_charge" else float(np.linalg.norm(total))
 
