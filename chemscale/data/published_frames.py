@@ -270,7 +270,12 @@ class _Npz:
                 if frames == 0:
                     raise DataError(f"read {path}", "no frames", "get it again")
                 yield frames, members, stated
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, KeyError, OSError, RuntimeError) as error:
+        except DataError:
+            raise
+        except (
+            *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+            *(EOFError, KeyError, OSError, RuntimeError, ValueError),
+        ) as error:
             raise DataError(f"read {path}", f"no npz archive, or a damaged one ({error})", "get it again") from None
 
 
@@ -329,7 +334,10 @@ class _Ani1x:
         try:
             with h5py.File(path, "r") as file:
                 yield file
-        except (OSError, RuntimeError, TypeError) as error:
+        except DataError:
+            raise
+        except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+            # all that h5py raises for a damaged file
             raise DataError(f"read {path}", f"no HDF5 file, or a damaged one ({error})", "get it again") from None
 
     def _frames(self, group: Any, path: Path, name: str) -> int:
