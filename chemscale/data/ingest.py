@@ -93,7 +93,7 @@ class _Notes:
         for reason, count in sorted(self._rejected.items()):
             advice = f"; {_ADVICE[reason]}" if reason in _ADVICE else ""
             note = shown(self._first[reason], _LONGEST_NOTE)
-            rejected.append(f"{count:,} frames rejected as {reason}, the first: {note}{advice}")
+            rejected.append(f"frames rejected as {reason}: {count:,}; the first: {note}{advice}")
         return [*rejected, *self.states.warnings(), *self._units.warnings()]
 
 

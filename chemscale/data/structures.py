@@ -37,10 +37,10 @@ class Structure:
     """A molecule at one point of its energy surface.
 
     `molecule` names it: the molecule of MD17 and rMD17, the group of ANI-1x, in own files the value of `molecule_key`
-    or else the formula. `formula` is Hill's. `order` is the place in time of a trajectory (MD17, rMD17), else the place
-    in the files among the frames of its molecule, rejected ones included. `numbers` [A] are atomic numbers, `positions`
-    [A, 3] angstrom, `energy` is the total energy in eV, `forces` [A, 3] are eV/angstrom. `smiles` is None but where an
-    own file has a text of this name.
+    as it is written, or else the formula. `formula` is Hill's. `order` is the place in time of a trajectory (MD17,
+    rMD17), else the place in the files among the frames of its molecule, rejected ones included. `numbers` [A] are
+    atomic numbers, `positions` [A, 3] angstrom, `energy` is the total energy in eV, `forces` [A, 3] are eV/angstrom.
+    `smiles` is None but where an own file has a text of this name.
     """
 
     molecule: str

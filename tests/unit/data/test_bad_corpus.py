@@ -94,7 +94,7 @@ def test_bad_files_of_frames(case, section, build, tmp_path, in_process):
         explained = [reason for reason in sorted(expect["rejected"]) if reason.startswith(("no_", "charged"))]
         warnings = manifest["warnings"]
         for reason, warning in zip(explained, warnings, strict=False):
-            assert warning.startswith(f"{expect['rejected'][reason]} frames rejected as {reason}, the first: ")
+            assert warning.startswith(f"frames rejected as {reason}: {expect['rejected'][reason]}; the first: ")
         assert len(warnings) == len(explained) + ("warning" in expect)
         assert expect.get("warning", "") in " ".join(warnings)
 

@@ -127,7 +127,7 @@ def test_rejects_by_charge_are_explained_in_the_manifest(section, build, tmp_pat
     manifest = build(section(**told, max_reject_share=0.5), tmp_path / "set")
     assert (manifest["rows_in"], manifest["rejected"]) == (12, {"charged": 1})
     assert manifest["warnings"][:2] == [
-        "1 frames rejected as charged, the first: total_charge -1",
+        "frames rejected as charged: 1; the first: total_charge -1",
         "the key 'my_charge_kind' looks like charge or spin, but is not known: it was ignored (frames: 1)",
     ]
     assert str(tmp_path) not in " ".join(manifest["warnings"])
