@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _LONGEST_LINE = 1 << 20  # characters
 _LARGEST_FRAME = 1 << 25  # characters
 _MOST_COLUMNS = 1000
+_MOST_ATOMS = 100 * LARGEST_MOLECULE  # of a frame that is rejected; of more, the rest of the file is not read
 _QUOTES = {"'": "'", '"': '"', "{": "}", "[": "]"}
 
 
@@ -27,8 +28,8 @@ def frames(path: Path) -> Iterator[Frame | Rejected]:
     """The frames of a file; those that ASE cannot make sense of are rejected one by one.
 
     Raises:
-        DataError: the file is not text, has a line of more than 1 MiB, ends within a frame, or another line stands
-            where a frame must begin: what comes after it cannot be assigned.
+        DataError: the file is not text, has a line of more than 1 MiB or a frame of a million atoms, ends within a
+            frame, or another line stands where a frame must begin: what comes after it cannot be assigned.
     """
     from ase.io.extxyz import read_xyz
 
@@ -152,6 +153,12 @@ def _texts(path: Path) -> Iterator[tuple[int, int, str | None]]:
                         before,
                     )
                 atoms, first = int(header), line
+                if atoms > _MOST_ATOMS:
+                    raise DataError(
+                        f"at most {LARGEST_MOLECULE:,} atoms in frame {number} (line {line}) of {path}",
+                        f"{atoms:,}",
+                        "leave the frame out",
+                    )
                 content, size, lines = [header], 0, 0
                 while lines < atoms + 1 and (text := next_line()):
                     lines, size = lines + 1, size + len(text)
