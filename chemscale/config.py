@@ -130,9 +130,9 @@ class Structures(Sourced):
     format: Literal["extxyz", "ase_db", "md17", "rmd17", "ani1x"] | None = None
     energy_unit: Literal[*ENERGY_UNITS] | None = None  # type: ignore[valid-type]
     length_unit: Literal[*LENGTH_UNITS] | None = None  # type: ignore[valid-type]
-    energy_key: str | None = None
-    forces_key: str | None = None
-    molecule_key: str | None = None
+    energy_key: str | None = None  # "energy" if not set
+    forces_key: str | None = None  # "forces" if not set
+    molecule_key: str | None = None  # names the molecule, as it is written; its formula if not set
     largest_force: PositiveFloat = 300.0  # eV/angstrom on one atom; frames with larger ones are rejected
     # molecules and formulas go to a split by hash; trajectories are cut into blocks of time with a gap. By default MD17
     # and rMD17 are split by time, ANI-1x by formula, a file of one's own by molecule.

@@ -81,7 +81,7 @@ def prepare(section: Mapping[str, Any], folder: Path, markers: Sequence[Path], c
             marker.unlink()
         raise DataError(f"assemble {folder}", f"no {missing[0]} of {len(runs)} runs", "run the data stage again")
     half_done.mkdir(exist_ok=True)
-    _check_rejects(section, ledger)
+    _check_rejects(section, ledger, chunks[0]["warnings"])
 
     tasks = [
         _Merge(runs, part, half_done / f"merged-{index:05d}.arrow")
@@ -94,7 +94,7 @@ def prepare(section: Mapping[str, Any], folder: Path, markers: Sequence[Path], c
         ledger.rejected[_DUPLICATE] = duplicates
     log.info("%d of %d rows kept; rejected: %s", ledger.rows_kept, ledger.rows_in, dict(ledger.rejected))
     if domain == POTENTIALS:
-        _check_rejects(section, ledger)  # a frame that comes twice was not meant to
+        _check_rejects(section, ledger, chunks[0]["warnings"])  # a frame that comes twice was not meant to
     _check_splits(section, merged)
 
     tokenizer = None
@@ -146,14 +146,14 @@ def prepare(section: Mapping[str, Any], folder: Path, markers: Sequence[Path], c
     # the runs stay until the manifest has been accepted: the next stage removes them
 
 
-def _check_rejects(section: Mapping[str, Any], ledger: Ledger) -> None:
+def _check_rejects(section: Mapping[str, Any], ledger: Ledger, warnings: Sequence[str]) -> None:
     lost = sum(ledger.rejected.values())
     if lost > section["max_reject_share"] * ledger.rows_in or not ledger.rows_kept:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in ledger.rejected.most_common())
         raise DataError(
             f"{section['kind']}: at most {section['max_reject_share']:.1%} of {ledger.rows_in:,} rows rejected",
-            f"{lost:,} ({reasons or 'no rows at all'})",
-            "mend the source, or raise max_reject_share",
+            "; ".join([f"{lost:,} ({reasons or 'no rows at all'})", *warnings]),
+            "correct the source, or raise max_reject_share",
         )
 
 

@@ -15,24 +15,52 @@ from ase.data import chemical_symbols
 from ase.formula import Formula
 from numpy.typing import NDArray
 
+from chemscale.data.cache import check_file
 from chemscale.errors import DataError
 
 UNKNOWN = "unknown"  # the molecule of a frame that does not tell it
+LARGEST_MOLECULE = 10_000  # atoms; what is computed for a frame before it is kept takes memory for each
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """Frames of one molecule that cannot be used, the reason that they share, and where the first of them is."""
+    """Frames of one molecule that cannot be used, the reason that they share, and where the first of them is.
+
+    `note` says more about the first one, without the path of its file: the keys that it has, or what decided.
+    """
 
     molecule: str
     reason: str
     where: str
     count: int = 1
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame of a user's file before any check.
+
+    `properties` is all that the file says about it by key, `texts` the single values as they are written, `stated` what
+    tells of charge and spin, and `remark` what a user should know about how it was read.
+    """
+
+    numbers: NDArray[np.int64]
+    positions: NDArray[np.float64]
+    periodic: bool
+    properties: Mapping[str, Any]
+    texts: Mapping[str, str]
+    stated: Mapping[str, Any]
+    where: str
+    remark: str
 
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive frames of one molecule in the units of their file; where it has rows, the first is row `first`."""
+    """Consecutive frames of one molecule in the units of their file; where it has rows, the first is row `first`.
+
+    `stated` holds, by key, what tells of charge and spin: a value for each frame. It is None for published data sets,
+    whose frames are known to be neutral singlets.
+    """
 
     molecule: str
     numbers: NDArray[np.int64]
@@ -43,6 +71,7 @@ class Block:
     where: str
     first: int | None
     smiles: str | None = None
+    stated: Mapping[str, Any] | None = None
 
 
 def source_files(located: Mapping[str, Any]) -> list[Path]:
@@ -53,18 +82,7 @@ def source_files(located: Mapping[str, Any]) -> list[Path]:
             f"read a source of format {located['parser']}", "no file", "name the files that hold its frames"
         )
     for path in paths:
-        if not path.is_file():
-            raise DataError(f"read {path}", "no such file", "check its path, or get it again")
-        with open(path, "rb") as stream:
-            start = stream.read(200).lstrip()
-        if not start:
-            raise DataError(f"read {path}", "an empty file", "get it again")
-        if start.lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-            raise DataError(f"read {path}", "a web page instead of data", "get it again")
-        if start.startswith(b"version https://git-lfs"):
-            raise DataError(
-                f"read {path}", "a pointer of Git LFS instead of data", "get the file itself (git lfs pull)"
-            )
+        check_file(path)
     return paths
 
 
@@ -81,6 +99,14 @@ def wanted_names(section: Mapping[str, Any], found: list[str], located: Mapping[
             "choose among those",
         )
     return [name for name in found if name in (*asked, UNKNOWN)]
+
+
+def as_array(value: Any) -> NDArray[Any]:
+    """A value as an array; lists of different lengths are an object, which is no array of numbers."""
+    try:
+        return np.asarray(value)
+    except ValueError:
+        return np.empty((), dtype=object)
 
 
 def are_elements(numbers: NDArray[Any]) -> bool:

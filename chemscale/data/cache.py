@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from chemscale.errors import DataError, RecordError
-from chemscale.io import digest, read_json, write_json
+from chemscale.io import digest, open_regular, read_json, write_json
 
 CHUNK = 1 << 20  # bytes
+_LONGEST_HOLE = 1 << 30  # bytes of a file that are not on the disk
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,48 @@ def hashes(path: Path, cache: Path, *, md5: bool = False) -> Obtained:
         )
     remember(record, {**stamp, **found})
     return Obtained(path, found["sha256"], stamp["size"], found.get("md5"))
+
+
+def check_file(path: Path) -> None:
+    """See that a file may hold frames, by its kind, its size and its first bytes.
+
+    Raises:
+        DataError: it is missing or no regular file, empty, a web page or a pointer of Git LFS, or has a hole of 1 GiB.
+    """
+    with open_regular(path, DataError, "give the path of a file, from the folder of the run") as stream:
+        try:
+            # files of the kernel, which may wait for content without end, have no size
+            start = stream.read(200).lstrip() if os.fstat(stream.fileno()).st_size else b""
+        except OSError as error:
+            raise DataError(f"read {path}", f"no readable file ({error.strerror})", "make it readable") from None
+        hole = _longest_hole(stream.fileno())
+    if not start:
+        raise DataError(f"read {path}", "an empty file", "get it again")
+    if start.lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise DataError(f"read {path}", "a web page instead of data", "get it again")
+    if start.startswith(b"version https://git-lfs"):
+        raise DataError(f"read {path}", "a pointer of Git LFS instead of data", "get the file itself (git lfs pull)")
+    if hole >= _LONGEST_HOLE:
+        raise DataError(f"read {path}", f"a sparse file with a hole of {hole:,} bytes", "get the whole file")
+
+
+def _longest_hole(handle: int) -> int:
+    """The bytes of the longest part of an open file that is not on the disk and reads as zeros; 0 if not known."""
+    size, place, longest = os.fstat(handle).st_size, 0, 0
+    try:
+        while place < size and longest < _LONGEST_HOLE:
+            begin = os.lseek(handle, place, os.SEEK_HOLE)
+            try:
+                place = os.lseek(handle, begin, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                place = size
+            longest = max(longest, place - begin)
+    except OSError:
+        # a file system that knows no holes
+        return 0
+    return longest
 
 
 def file_stamp(path: Path) -> dict[str, int]:

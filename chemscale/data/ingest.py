@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from chemscale.data import sources, structures
 from chemscale.data.blocks import Rejected
+from chemscale.data.electronic_states import ElectronicStates
 from chemscale.data.frames import frame_row, write_frames
 from chemscale.data.runs import ChunkUnits, Ledger, finish_chunk, run_path, work_folder
 from chemscale.data.structures import Structure
 from chemscale.data.subsets import time_splits
 from chemscale.data.unit_check import UnitCheck
+from chemscale.errors import shown
 
 UNIT_FRAMES = 10_000
+_LONGEST_NOTE = 400  # characters
+_ADVICE = {
+    "no_energy": "set energy_key to the key of the total energy",
+    "no_forces": "set forces_key to the key of the forces",
+    "no_molecule": "set molecule_key to a key that every frame has, or leave it out to group frames by formula",
+}
 
 
 def prepare(
@@ -52,18 +61,40 @@ def prepare(
     source = {**located["record"], "durations": durations}
     work = work_folder(folder, section, source, code)
     times = {molecule: time_splits(section, frames) for molecule, frames in durations.items()}
-    check = UnitCheck()
-    units = ChunkUnits(_watched(structures.read(located, section), check), UNIT_FRAMES, work, chunk)
+    notes = _Notes()
+    frames = notes.watched(structures.read(located, section, notes.states))
+    units = ChunkUnits(frames, UNIT_FRAMES, work, chunk)
     made = (_make(run_path(work, number), number * UNIT_FRAMES, frames, section, times) for number, frames in units)
-    finish_chunk(marker, units, made, section["kind"], source, check.warnings)
+    finish_chunk(marker, units, made, section["kind"], source, notes.warnings)
 
 
-def _watched(frames: Iterator[Structure | Rejected], check: UnitCheck) -> Iterator[Structure | Rejected]:
-    """The frames, each of them shown to the check of units on its way."""
-    for frame in frames:
-        if isinstance(frame, Structure):
-            check.add(frame)
-        yield frame
+class _Notes:
+    """What the manifest warns about, gathered from all frames of a source."""
+
+    def __init__(self) -> None:
+        self.states = ElectronicStates()
+        self._units = UnitCheck()
+        self._rejected: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+
+    def watched(self, frames: Iterator[Structure | Rejected]) -> Iterator[Structure | Rejected]:
+        """The frames, each of them looked at on its way."""
+        for frame in frames:
+            if isinstance(frame, Structure):
+                self._units.add(frame)
+            elif frame.note:
+                self._rejected[frame.reason] += frame.count
+                self._first.setdefault(frame.reason, frame.note)
+            yield frame
+
+    def warnings(self) -> list[str]:
+        """A sentence for each reason that takes a note, and what the checks of units and of states warn about."""
+        rejected = []
+        for reason, count in sorted(self._rejected.items()):
+            advice = f"; {_ADVICE[reason]}" if reason in _ADVICE else ""
+            note = shown(self._first[reason], _LONGEST_NOTE)
+            rejected.append(f"frames rejected as {reason}: {count:,}; the first: {note}{advice}")
+        return [*rejected, *self.states.warnings(), *self._units.warnings()]
 
 
 def _make(

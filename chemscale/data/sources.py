@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from chemscale.catalogue import CATALOGUE, Published
 from chemscale.data.archives import members
-from chemscale.data.cache import file_stamp, hashes
+from chemscale.data.cache import check_file, file_stamp, hashes
 from chemscale.data.downloads import installed, is_html, obtain
 from chemscale.errors import DataError
 from chemscale.families import LANGUAGE, POTENTIALS
@@ -64,8 +64,9 @@ def locate(section: Mapping[str, Any], cache: Path, downloads: Mapping[str, Any]
         path = Path(section["path"])
         if domain == LANGUAGE:
             _kind(path)
-        elif not path.is_file():
-            raise DataError(f"read frames from {path}", "no such file", "give the path from the folder of the run")
+        else:
+            # before its hash, which takes long for a file without an end
+            check_file(path)
         own_file_found = {
             "files": [str(path)],
             "parser": "own_file" if domain == LANGUAGE else section["format"],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from chemscale.data.electronic_states import ElectronicStates, statements
 from chemscale.errors import DataError
 from chemscale.io import regular_file, sha256_file
 
@@ -88,6 +89,12 @@ def _structure(asked: str, path: Path) -> tuple[NDArray[np.int64], Array]:
         raise DataError(asked, "a periodic cell", "give a molecule in vacuum: without a cell")
     if atoms.numbers.sum() % 2:
         raise DataError(asked, "an odd number of electrons", "give a neutral molecule with paired electrons")
+    results = {} if atoms.calc is None else atoms.calc.results
+    stated = statements({**atoms.arrays, **atoms.info, **results})
+    refusal = ElectronicStates().refusal(atoms.numbers, stated, lambda key: ())
+    if refusal is not None:
+        found = f"{refusal.reason} ({refusal.note})"
+        raise DataError(asked, found, "give a neutral molecule with paired electrons")
     return np.asarray(atoms.numbers, np.int64), np.asarray(atoms.positions, np.float64)
 
 

@@ -25,8 +25,8 @@ class UnitCheck:
       that energies and forces have different units; work of the other sign, that gradients stand for forces.
 
     The first catches a factor on energies and forces alike, the second one on lengths, the third one on energies or
-    forces alone. The last two look at the first frames: 200 of every molecule and 5,000 in all. With less than ten
-    pairs of near frames, or where energies do not follow the work at all, the third says nothing.
+    forces alone. The last two look at the first frames of up to 500 atoms: 200 of every molecule and 5,000 in all. With
+    less than ten pairs of near frames, or where energies do not follow the work at all, the third says nothing.
     """
 
     _FORCES = (0.15, 6.0)
@@ -36,6 +36,7 @@ class UnitCheck:
     _CORRELATION = 0.8
     _FEWEST = 10
     _FRAMES, _FRAMES_PER_MOLECULE, _EARLIER = 5000, 200, 20
+    _MOST_ATOMS = 500  # all pairs of atoms are looked at
 
     def __init__(self) -> None:
         self._squares, self._components, self._frames = 0.0, 0, 0
@@ -52,7 +53,7 @@ class UnitCheck:
         self._components += structure.forces.size
         molecule = (structure.molecule, structure.numbers.tobytes())
         if (
-            len(structure.numbers) < 2
+            not 2 <= len(structure.numbers) <= self._MOST_ATOMS
             or self._frames == self._FRAMES
             or self._seen[molecule] == self._FRAMES_PER_MOLECULE
         ):

@@ -44,7 +44,9 @@ _PASSPORT = ("data/passport", "data/relatives", "data/scaffolds", "data/tokenize
 MAKERS: dict[str, tuple[str, ...]] = {
     "molecules": _MOLECULES,
     "conformers": (
+        "data/blocks",
         "data/conformers",
+        "data/electronic_states",
         "data/simulation",
         "data/starts",
         "data/trajectories",
@@ -52,7 +54,10 @@ MAKERS: dict[str, tuple[str, ...]] = {
         *_SOURCES,
     ),
     "structures": (
+        "data/ase_databases",
         "data/blocks",
+        "data/electronic_states",
+        "data/extended_xyz",
         "data/ingest",
         "data/own_frames",
         "data/published_frames",

@@ -91,8 +91,12 @@ def test_bad_files_of_frames(case, section, build, tmp_path, in_process):
             expect = {**expect, "rejected": {**expect["rejected"], "duplicate": copies}}
     manifest = _check(build, told, tmp_path / "set", expect, rows)
     if manifest is not None:
-        assert len(manifest["warnings"]) == ("warning" in expect)
-        assert expect.get("warning", "") in " ".join(manifest["warnings"])
+        explained = [reason for reason in sorted(expect["rejected"]) if reason.startswith(("no_", "charged"))]
+        warnings = manifest["warnings"]
+        for reason, warning in zip(explained, warnings, strict=False):
+            assert warning.startswith(f"frames rejected as {reason}: {expect['rejected'][reason]}; the first: ")
+        assert len(warnings) == len(explained) + ("warning" in expect)
+        assert expect.get("warning", "") in " ".join(warnings)
 
 
 # --- one table, in whatever way it is written -------------------------------------------------------------------------

@@ -298,8 +298,7 @@ def database(path, rows, **written):
     return path
 
 
-def test_a_database_in_the_order_of_its_ids(tmp_path, monkeypatch):
-    monkeypatch.setattr("chemscale.data.own_frames._ROWS_OF_DATABASE", 2)
+def test_a_database_in_the_order_of_its_ids(tmp_path):
     path = database(tmp_path / "own.db", [own_atoms(-14.5 + row, 0.1 * row) for row in range(5)], name="w", smiles="O")
     structures, rejected = taken(located("ase_db", path), {"molecule_key": "name"})
     assert rejected == {}
@@ -317,6 +316,21 @@ def test_what_a_database_lacks_or_has_under_another_name(tmp_path):
     structures, rejected = taken(located("ase_db", path), {"energy_key": "dft_energy", "forces_key": "dft_forces"})
     assert [structure.forces.tolist() for structure in structures] == [np.ones((3, 3)).tolist()]
     assert rejected == {"no_energy": 1}
+
+
+def test_data_of_a_database_as_text_and_as_bytes(tmp_path):
+    path = database(tmp_path / "own.db", [Atoms("OHH", WATER)] * 2, data={"e": -14.5, "f": np.ones((3, 3))})
+    # as ASE wrote it before version 9 of its tables
+    text = json.dumps({"e": -14.5, "f": {"__ndarray__": [[3, 3], "float64", [2.0] * 9]}})
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE systems SET data = ? WHERE id = 2", (text,))
+    connection.close()
+    structures, rejected = taken(located("ase_db", path), {"energy_key": "e", "forces_key": "f"})
+    assert rejected == {}
+    assert [structure.energy for structure in structures] == [-14.5, -14.5]
+    with ase.db.connect(path) as rows:
+        for row, structure in zip(rows.select(sort="id"), structures, strict=True):
+            np.testing.assert_array_equal(structure.forces, row.data["f"])
 
 
 def test_a_periodic_row_of_a_database(tmp_path):

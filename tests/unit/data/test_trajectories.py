@@ -48,6 +48,13 @@ def test_a_wrong_molecule_is_named(smiles, match, tmp_path, read_chunks):
         read_chunks({**SECTION, "molecules": {"mine": {"smiles": smiles, "structure": None}}}, tmp_path)
 
 
+def test_a_structure_file_of_an_ion_is_refused(tmp_path, read_chunks):
+    path = tmp_path / "ion.xyz"
+    path.write_text("3\nProperties=species:S:1:pos:R:3 total_charge=2\nO 0 0 0.12\nH 0 0.76 -0.47\nH 0 -0.76 -0.47\n")
+    with pytest.raises(DataError, match=r"molecules\.mine\.structure .*found charged \(total_charge 2\)"):
+        read_chunks({**SECTION, "molecules": {"mine": {"smiles": None, "structure": str(path)}}}, tmp_path)
+
+
 def test_the_dynamics_hold_the_temperature():
     # ASE's default (fixcm) gives 600 K to a molecule of three atoms
     section = {**SECTION, "friction": 0.1}
