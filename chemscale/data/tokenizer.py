@@ -117,6 +117,7 @@ class Tokenizer:
             for index, token in enumerate(SPECIAL)
         ]
         sequence = [{"Sequence": {"id": "A", "type_id": 0}}]
+        second = [{"Sequence": {"id": "B", "type_id": 0}}]
         begin, end = ({"SpecialToken": {"id": token, "type_id": 0}} for token in ("[CLS]", "[SEP]"))
         names = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
         names |= {"mask_token": "[MASK]", "bos_token": "[CLS]", "eos_token": "[SEP]"}
@@ -136,7 +137,7 @@ class Tokenizer:
                 "post_processor": {
                     "type": "TemplateProcessing",
                     "single": [begin, *sequence, end],
-                    "pair": [begin, *sequence, end],
+                    "pair": [begin, *sequence, end, *second, end],
                     "special_tokens": {
                         token: {"id": token, "ids": [SPECIAL.index(token)], "tokens": [token]}
                         for token in ("[CLS]", "[SEP]")
@@ -145,7 +146,16 @@ class Tokenizer:
                 "decoder": {"type": "Fuse"},
                 "model": {"type": "WordLevel", "vocab": self._ids, "unk_token": "[UNK]"},
             },
-            "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 2048, **names},
+            "tokenizer_config.json": {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "model_max_length": 2048,
+                # transformers 4 would hand over token type ids, of which GPT-Neo adds an embedding to every token
+                "model_input_names": ["input_ids", "attention_mask"],
+                # generation goes on at the right end
+                "padding_side": "left",
+                "clean_up_tokenization_spaces": False,
+                **names,
+            },
             "special_tokens_map.json": names,
         }
 

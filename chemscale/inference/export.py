@@ -129,7 +129,6 @@ tags: [chemistry, molecules, selfies]
 
 A generative language model of molecules as SELFIES strings, trained by chemscale as the cell `{cell.path}` of the study
 `{cell.study}`. The architecture is {_ARCHITECTURE[cell.family]}.
-The tokenizer takes a SELFIES string and adds [CLS] and [SEP].
 
 | | |
 |---|---|
@@ -138,14 +137,7 @@ The tokenizer takes a SELFIES string and adds [CLS] and [SEP].
 {_source(found)}
 {_policy(found)}
 
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-tokenizer, model = AutoTokenizer.from_pretrained("."), AutoModelForCausalLM.from_pretrained(".")
-prompt = tokenizer("[CLS][C][C]", return_tensors="pt", add_special_tokens=False)
-model.generate(**prompt, do_sample=True, max_length=128)
-```
-"""
+{hugging_face.USE}"""
 
 
 def _policy(found: FinishedCell) -> str:

@@ -20,6 +20,28 @@ from chemscale.models.chemgpt import WINDOW, ChemGPT
 from chemscale.models.chemgpt_modern import ROTARY_BASE, ChemGPTModern
 from chemscale.models.decoder import MAX_POSITIONS, Decoder
 
+# the oldest and the newest release of transformers that the tests load an export with
+VERSIONS = ("4.57.6", "5.23.0")
+# how a model card says to use the model; the tests run the code
+USE = f"""For transformers {VERSIONS[0]} to {VERSIONS[1]}: under both, the tests of chemscale compare logits and generated tokens.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer, model = AutoTokenizer.from_pretrained("."), AutoModelForCausalLM.from_pretrained(".")
+prompts = tokenizer(["[CLS][C][C]", "[CLS][N]"], padding=True, return_tensors="pt", add_special_tokens=False)
+drawn = model.generate(**prompts, do_sample=True, max_length=128)
+selfies = tokenizer.batch_decode(drawn, skip_special_tokens=True)
+```
+
+- The tokenizer adds [CLS] and [SEP] to a string. A prompt begins with [CLS] and has no [SEP]: write it out and pass
+  `add_special_tokens=False`, to `pipeline("text-generation")` too.
+- Pads stand on the left, and `generate` takes care of them. A direct call of the model on a padded batch needs
+  `position_ids=(attention_mask.cumsum(-1) - 1).clamp(min=0)`, or a tokenizer call with `padding_side="right"`.
+- The model knows {MAX_POSITIONS:,} positions, [CLS] and [SEP] included.
+- transformers 4 cannot load the tokenizer of a folder that transformers 5 has saved again.
+"""
+
 # our name and theirs of the modules of a block
 _NEO = {
     "norm_attention": "ln_1",
