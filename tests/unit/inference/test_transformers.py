@@ -1,4 +1,4 @@
-"""Exports under transformers 4 and 5: chemscale's logits, the same tokens alone and in a batch, saved and loaded again."""
+"""Exports under transformers 4 and 5: our logits, the same tokens alone and in a batch, saved and loaded again."""
 
 import json
 import os
