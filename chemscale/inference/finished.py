@@ -11,6 +11,7 @@ from chemscale.errors import InputError, RecordError
 from chemscale.families import FAMILIES, LANGUAGE, knobs_fault
 from chemscale.grid import Cell
 from chemscale.io import read_json
+from chemscale.models.decoder import MAX_POSITIONS
 from chemscale.records import read_metrics
 
 _DO = "name the folder of a finished cell as it was made"
@@ -46,6 +47,8 @@ class FinishedCell:
             if type(value) is not _SETTINGS[key]:
                 raise RecordError(f"read {path}", f"settings.{key} {value!r}", _DO)
         assert isinstance(settings, dict)
+        if not 1 <= settings["max_symbols"] <= MAX_POSITIONS - 2:
+            raise RecordError(f"read {path}", f"settings.max_symbols {settings['max_symbols']}", _DO)
         return settings
 
 

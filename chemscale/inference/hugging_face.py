@@ -225,30 +225,27 @@ _FREE = {"architectures", "attention_dropout", "bos_token_id", "embed_dropout", 
 
 def _check(path: Path, config: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """See that a config is what we would write for a model of its size, wherever that decides logits."""
-    found = dict(config)
+    wanted = dict(wanted)
+    # what transformers takes where a key is missing
     if config["model_type"] == "gpt_neo":
-        # what transformers takes where a key is missing or null
-        found = {"window_size": 256, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5} | found
-        found = {"tie_word_embeddings": True, "max_position_embeddings": MAX_POSITIONS} | found
-        found["attention_types"] = _expanded(config.get("attention_types"), config["num_layers"])
-        wanted = {**wanted, "attention_types": _expanded(wanted["attention_types"], config["num_layers"])}
-        if found.get("intermediate_size") is None:
-            found["intermediate_size"] = wanted["intermediate_size"]
-    else:
-        # a rotary model has no table of positions
-        wanted = {key: value for key, value in wanted.items() if key != "max_position_embeddings"}
-        rotary = found.get("rope_parameters")
-        if rotary is None:
-            rotary = {"rope_type": "default", "rope_theta": found.get("rope_theta", ROTARY_BASE)}
-        found |= {
-            "rope_parameters": rotary,
-            "rope_theta": rotary.get("rope_theta") if isinstance(rotary, dict) else None,
+        defaults = {"window_size": 256, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5}
+        defaults |= {"tie_word_embeddings": True, "max_position_embeddings": 2048}
+        found = {
+            **defaults,
+            **config,
+            "attention_types": _expanded(config.get("attention_types"), config["num_layers"]),
         }
-        found = {"attention_bias": False, "mlp_bias": False} | found
+        wanted["attention_types"] = _expanded(wanted["attention_types"], config["num_layers"])
+        computed = ["intermediate_size"]
+    else:
+        del wanted["max_position_embeddings"]  # there is no table of positions
         wanted |= {"rope_scaling": None, "head_dim": wanted["hidden_size"] // wanted["num_attention_heads"]}
-        found = {"rope_scaling": None, "head_dim": wanted["head_dim"]} | found
-        if found.get("num_key_value_heads") is None:
-            found["num_key_value_heads"] = wanted["num_key_value_heads"]
+        found = {"attention_bias": False, "mlp_bias": False, "rope_theta": 10_000.0, **config}
+        if found.get("rope_parameters") is None:
+            found["rope_parameters"] = {"rope_type": "default", "rope_theta": found["rope_theta"]}
+        computed = ["num_key_value_heads", "head_dim"]
+    # a null there is computed from the sizes
+    found |= {key: wanted[key] for key in computed if found.get(key) is None}
     for key, value in wanted.items():
         if key not in _FREE and not _equal(found.get(key), value):
             raise InputError(f"read {path}", f"{key} {found.get(key)!r}", f"{value!r} is what such a model has")
