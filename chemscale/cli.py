@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from chemscale.errors import ChemscaleError, InputError, shown
+from chemscale.errors import ChemscaleError, InputError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -151,7 +151,7 @@ def export(
     """A folder that transformers or chemscale.calculator loads: the model, and a card that says where it comes from."""
     from chemscale.inference.export import export as export_cell
 
-    _show(export_cell(cell, out, to), as_json, lambda done: f"{done['cell']} written to {shown(done['folder'])}")
+    _show(export_cell(cell, out, to), as_json, lambda done: f"{done['cell']} written to {done['folder']}")
 
 
 @app.command()

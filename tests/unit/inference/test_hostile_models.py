@@ -25,6 +25,7 @@ from chemscale.grid import ALONE
 from chemscale.inference import generate, hugging_face, language
 from chemscale.inference.embed import embed, vectors
 from chemscale.inference.export import export
+from chemscale.inference.potential import load
 from chemscale.models import registry, weights
 from chemscale.models.potential import Potential
 from chemscale.records import METRIC_FIELDS
@@ -55,35 +56,38 @@ def models(tmp_path_factory):
         hugging_face.save(model, Tokenizer(VOCABULARY), folder / family, "card")
     potential = Potential(registry.build("painn", POTENTIAL, seed=0), torch.ones(119, dtype=torch.float64), 0.7)
     weights.save(folder / "painn", potential.state_dict(), {"family": "painn", "knobs": POTENTIAL, **SEEN})
-    _save_cell(folder / "study")
+    model = registry.build("chemgpt", KNOBS, seed=1, vocab_size=len(VOCABULARY), embedding_std=0.8)
+    about = {"family": "chemgpt", "knobs": KNOBS, "vocab": len(VOCABULARY)}
+    policy = {"stereo": "keep", "fragments": "keep", "max_symbols": 20, "split_by": "constitution"}
+    _save_cell(folder / "study", CELL, model.state_dict(), about, manifest={"settings": policy})
+    Tokenizer(VOCABULARY).save(folder / "study" / "data" / "mine" / "tokenizer.json")
+    about = {"family": "painn", "knobs": POTENTIAL, **SEEN}
+    _save_cell(folder / "frames", POTENTIAL_CELL, potential.state_dict(), about)
     (folder / "molecules.smi").write_text("C\nCO\nC#N\n")
     return folder
 
 
 CELL = "cells/chemgpt/tiny/n8/seed0"
+POTENTIAL_CELL = "cells/painn/tiny/n8/seed0"
 
 
-def _save_cell(study):
-    """A finished language cell with all that is read of it, and nothing else."""
-    family, model = "chemgpt", registry.build("chemgpt", KNOBS, seed=1, vocab_size=len(VOCABULARY), embedding_std=0.8)
-    cell, data = study / CELL, study / "data" / "mine"
-    spec = {"family": family, "knobs": KNOBS, "vocab": len(VOCABULARY)}
-    weights.save(cell / "checkpoint", model.state_dict(), spec)
+def _save_cell(study, path, state, about, **of_data):
+    """A finished cell with all that is read of it, and nothing else."""
+    cell, data, family = study / path, study / "data" / "mine", about["family"]
+    weights.save(cell / "checkpoint", state, about)
     config = {"study": "study", "family": family, "size": "tiny", "num_samples": 8, "seed": 0, "control": None}
-    config |= {"domain": "language", "knobs": KNOBS, "protocol": {"kind": "one_pass"}, "training": {}, "threads": 1}
-    config |= {"data": {"name": "mine", "key": "mine-1", "evaluations": {}}, "engine": ALONE}
+    config |= {"domain": "language" if family == "chemgpt" else "potentials", "knobs": about["knobs"], "threads": 1}
+    config |= {"protocol": {"kind": "one_pass"}, "training": {}, "engine": ALONE}
+    config |= {"data": {"name": "mine", "key": "mine-1", "evaluations": {}}}
     examples = {int: 1, float: 0.5, str: "word", dict: {}}
     metrics = {field: examples[kind] for field, kind in METRIC_FIELDS.items()}
-    versions = {"provenance.json": {"versions": {"torch": "2"}}, "config.json": config, "metrics.json": metrics}
+    metrics["test_metrics"] = {"energy_mae": 0.5, "force_rmse": 0.5}
+    provenance = {"versions": {"torch": "2"}}
+    for name, value in {"config": config, "metrics": metrics, "provenance": provenance}.items():
+        (cell / f"{name}.json").write_text(json.dumps(value))
     data.mkdir(parents=True)
-    Tokenizer(VOCABULARY).save(data / "tokenizer.json")
-    policy = {"stereo": "keep", "fragments": "keep", "max_symbols": 20, "split_by": "constitution"}
-    for path, value in [
-        *((cell / name, value) for name, value in versions.items()),
-        (data / "manifest.json", {"settings": policy}),
-        (data / "passport.json", {"source": {"name": "mine"}}),
-    ]:
-        path.write_text(json.dumps(value))
+    for name, value in {"passport": {"source": {"name": "mine"}}, **of_data}.items():
+        (data / f"{name}.json").write_text(json.dumps(value))
 
 
 def _changed(folder, name, **values):
@@ -334,15 +338,17 @@ def test_any_field_of_a_potential_may_be_odd(models, tmp_path):
     _fuzz([folder / weights.SPEC], energy)
 
 
-def test_any_field_of_a_finished_cell_may_be_odd(models, tmp_path):
-    study = shutil.copytree(models / "study", tmp_path / "study")
-    cell, data = study / CELL, study / "data" / "mine"
+@pytest.mark.parametrize(("name", "path", "to"), [("study", CELL, "hf"), ("frames", POTENTIAL_CELL, "ase")])
+def test_any_field_of_a_finished_cell_may_be_odd(models, tmp_path, name, path, to):
+    study = shutil.copytree(models / name, tmp_path / "study")
+    cell, data = study / path, study / "data" / "mine"
     files = [*cell.glob("*.json"), *data.glob("*.json"), cell / "checkpoint" / weights.SPEC]
     numbers = iter(range(10**6))
 
     def exported():
-        export(cell, tmp_path / "out" / str(next(numbers)), "hf")
-        return _used(cell)
+        out = tmp_path / "out" / str(next(numbers))
+        export(cell, out, to)
+        return _used(out) if to == "hf" else load(out).potential.reference.numpy()
 
     _fuzz(files, exported)
 
