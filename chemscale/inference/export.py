@@ -6,8 +6,7 @@ and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,33 +43,33 @@ def export(folder: Path, out: Path, to: str) -> dict[str, Any]:
     if to == "hf":
         tokenizer = Tokenizer.load(found.data / "tokenizer.json")
         model = load_weights(found, len(tokenizer))
-        with _records_of(found):
-            card = _card(found)
+        card = _made(found, lambda: _card(found))
         new_folder(out)
         hugging_face.save(model, tokenizer, out, card)
     else:
         trained = load(folder / "checkpoint")
-        spec = weights.read_spec(folder / "checkpoint")
+        spec: dict[str, Any] = {"family": trained.family, "knobs": dict(trained.knobs)}
+        spec |= {"species": list(trained.species), "closest": dict(trained.closest)}
         if (trained.family, trained.knobs) != (found.cell.family, found.cell.knobs):
             raise RecordError(f"export {folder}", f"weights of {spec}", f"weights of {found.cell.knobs} are expected")
-        with _records_of(found):
-            card = _card_of_potential(found, spec)
+        card = _made(found, lambda: _card_of_potential(found, spec))
         new_folder(out)
         write_text(out / "README.md", card)
         weights.save(out, trained.potential.state_dict(), spec)
     return {"folder": str(out), "cell": found.cell.path, "validation_loss": found.metrics["val_loss"]}
 
 
-@contextmanager
-def _records_of(found: FinishedCell) -> Iterator[None]:
-    """Let a record of a cell or of its study that lacks what a card says end as one message."""
+def _made(found: FinishedCell, card: Callable[[], str]) -> str:
+    """A card of a cell; `RecordError` where a record of the cell or of its study lacks what it says, or is damaged."""
     try:
-        yield
+        text = card()
+        text.encode()
     except ChemscaleError:
         raise
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         reason = f"records that lack something or are damaged ({type(error).__name__}: {error})"
         raise RecordError(f"write the card of {found.folder}", reason, "export the cell where it was made") from error
+    return text
 
 
 def _rows(found: FinishedCell, unit: str, *own: tuple[str, str]) -> str:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 import chemscale
 from chemscale import cli
 from chemscale.data.tokenizer import Tokenizer
-from chemscale.errors import ChemscaleError, InputError
+from chemscale.errors import ChemscaleError, InputError, RecordError
 from chemscale.grid import ALONE
 from chemscale.inference import generate, hugging_face, language
 from chemscale.inference.embed import embed, vectors
@@ -351,6 +351,25 @@ def test_any_field_of_a_finished_cell_may_be_odd(models, tmp_path, name, path, t
         return _used(out) if to == "hf" else load(out).potential.reference.numpy()
 
     _fuzz(files, exported)
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "message"),
+    [
+        ("metrics.json", {"config_digest": "\ud800"}, "UnicodeEncodeError"),
+        ("metrics.json", {"val_loss": None, "reasons": {"val_loss": "lost"}}, "TypeError"),
+        ("provenance.json", {"versions": []}, "AttributeError"),
+        ("config.json", {"knobs": POTENTIAL | {"width": 5}}, "are expected"),
+        ("config.json", {"data": {"name": "../mine"}}, r"data.name '\.\./mine'"),
+        ("config.json", {"family": "nequip"}, "family 'nequip' of the domain 'potentials'"),
+    ],
+)
+def test_a_card_is_made_of_whole_records(models, tmp_path, file, values, message):
+    cell = shutil.copytree(models / "frames", tmp_path / "frames") / POTENTIAL_CELL
+    _changed(cell, file, **values)
+    with pytest.raises(RecordError, match=message):
+        export(cell, tmp_path / "out", "ase")
+    assert not (tmp_path / "out").exists()
 
 
 @FUZZ
