@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import re
 import resource
 import shutil
 import struct
@@ -18,7 +17,6 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import chemscale
-from chemscale import cli
 from chemscale.data.tokenizer import Tokenizer
 from chemscale.errors import ChemscaleError, InputError, RecordError
 from chemscale.grid import ALONE
@@ -435,7 +433,7 @@ def test_odd_weights_of_a_potential_are_refused(models, tmp_path, name, value, m
         chemscale.calculator(tmp_path)
 
 
-# --- what is written, and prompts -------------------------------------------------------------------------------------
+# --- what is written -------------------------------------------------------------------------------------
 
 
 def test_embed_writes_over_no_input_and_into_no_device(models, tmp_path):
@@ -481,49 +479,3 @@ def test_a_vocabulary_that_is_not_selfies_ends(models, tmp_path):
     asked = language.load(folder)
     with pytest.raises(InputError, match="0 among 2,561 strings"):
         generate.molecules(asked.model, asked.tokenizer, 5, 0, max_symbols=6)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--prompt", "CCO"], "not SELFIES"),
-        (["--prompt", "[C][Xe]\n[\x1b[31m]"], "not SELFIES"),
-        (["--prompt", "[\x1b[31m\n]" * 3000], "outside the vocabulary"),
-        (["--prompt", "[C]" * 3000], "3,000 symbols; give at most 2,045"),
-        (["--prompt", "[C]" * 128], "no room"),
-        (["--prompt", "[CLS][C]"], r"\[CLS\] outside the vocabulary"),
-        (["--seed", "-1"], "a seed of -1"),
-        (["--seed", str(2**80)], "a seed of 1208925819614629174706176"),
-        (["--temperature", "nan"], "a temperature of nan"),
-        (["--temperature", "1e-300"], "a temperature of 1e-300"),
-        (["--max-symbols", "99999"], "allow 1 to 2046"),
-    ],
-)
-def test_odd_prompts_and_numbers_end_in_one_line(models, monkeypatch, capsys, options, message):
-    monkeypatch.setattr("sys.argv", ["chemscale", "generate", str(models / "chemgpt"), "--num", "1", *options])
-    with pytest.raises(SystemExit) as raised:
-        cli.main()
-    assert raised.value.code == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    (line,) = printed.err.splitlines()
-    assert line.isprintable()
-    assert len(line) < 1000
-    assert re.search(message, line)
-
-
-@pytest.fixture(scope="module")
-def asked(models):
-    return language.load(models / "chemgpt")
-
-
-@FUZZ
-@given(prompt=st.text(st.sampled_from("[]=#.CNOX1\n\x1b\u202e é"), max_size=12))
-def test_any_prompt_is_continued_or_refused(asked, prompt):
-    try:
-        drawn = next(generate.draw(asked.model, asked.tokenizer, 0, prompt=prompt, max_symbols=12))
-    except InputError as error:
-        _check_line(error)
-    else:
-        assert drawn.selfies.startswith(prompt)
-        assert set(prompt) <= set("[]CNO")
