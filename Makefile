@@ -22,6 +22,9 @@ STAMP := .venv/.set-up
 # potentials' peers have an environment of their own
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.set-up
+# transformers 4 and what it needs beside .venv's packages: a test puts this folder first on Python's path
+TRANSFORMERS4 := .venv-transformers4
+TRANSFORMERS4_STAMP := $(TRANSFORMERS4)/.set-up
 EXTRAS := train,zero,data,study,workflow,test,dev
 
 .PHONY: run test check bench bench-accelerator bench-accuracy test-scale test-faults test-memory test-compiled test-slurm venv clean distclean
@@ -30,7 +33,7 @@ EXTRAS := train,zero,data,study,workflow,test,dev
 run: $(STAMP)
 	@$(BIN)/python workflow/run_study.py --cores $(CORES) --configfile $(CONFIG)
 
-test: $(STAMP)
+test: $(STAMP) $(TRANSFORMERS4_STAMP)
 	$(BIN)/python -m pytest -n $(CORES) --dist loadgroup
 
 check: $(STAMP)
@@ -56,6 +59,11 @@ $(PEERS_STAMP): tests/peers/requirements.txt
 	$(PEERS)/bin/python -m pip install --quiet $(TORCH_ARGS) -r tests/peers/requirements.txt
 	$(PEERS)/bin/python -m pip install --quiet --no-deps --ignore-requires-python schnetpack==2.2.0
 	touch $(PEERS_STAMP)
+
+$(TRANSFORMERS4_STAMP): tests/peers/transformers4.txt | $(STAMP)
+	rm -rf $(TRANSFORMERS4)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(TRANSFORMERS4) -r tests/peers/transformers4.txt
+	@touch $@
 
 bench-accelerator: $(STAMP)
 	$(BIN)/python tests/benchmarks/train_accelerator.py
@@ -95,8 +103,8 @@ $(STAMP): pyproject.toml constraints.txt
 clean:
 	find results -mindepth 1 -maxdepth 1 -type d ! -name benchmarks -exec rm -rf {} + 2>/dev/null || true
 	rm -rf .snakemake .mypy_cache .pytest_cache .ruff_cache
-	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path './.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # the prepared data and the environment, too
 distclean: clean
-	rm -rf data .venv .venv-peers ./*.egg-info
+	rm -rf data .venv .venv-peers $(TRANSFORMERS4) ./*.egg-info

@@ -134,6 +134,24 @@ def architecture(family: str) -> str:
     return FAMILIES[family].architecture or family
 
 
+def knobs_fault(family: str, knobs: Any) -> str | None:
+    """What is wrong with the knobs of a size as a file states them, in words; None where they are good."""
+    known = FAMILIES[family].knobs
+    if not isinstance(knobs, dict) or set(knobs) != set(known):
+        return f"{sorted(map(str, knobs)) if isinstance(knobs, dict) else knobs!r} in place of {', '.join(known)}"
+    for name, knob in known.items():
+        value = knobs[name]
+        if isinstance(knob, Choice):
+            if not any(type(value) is type(allowed) and value == allowed for allowed in knob.values):
+                return f"{name} {value!r} in place of one of {', '.join(map(repr, knob.values))}"
+        elif type(value) not in (int, knob.kind) or not knob.minimum <= value <= knob.maximum:
+            kind = "a whole number" if knob.kind is int else "a number"
+            return f"{name} {value!r} in place of {kind} from {knob.minimum:g} to {knob.maximum:g}"
+    if knobs["width"] % (knobs.get("heads", 1) * FAMILIES[family].head_step):
+        return f"{knobs['heads']} heads that do not divide the width {knobs['width']}"
+    return None
+
+
 def reach(family: str, knobs: Mapping[str, Any]) -> float:
     """How far the neighbour list of a potential has to reach, in angstrom."""
     far = family == "spookynet" and (knobs["electrostatics"] or knobs["dispersion"])

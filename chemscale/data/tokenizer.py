@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from chemscale.errors import DataError
-from chemscale.io import digest, read_json, write_json
+from chemscale.io import digest, read_json, read_text, write_json
 
 SPECIAL = ("[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]")
 UNK, PAD, CLS, SEP, MASK = range(len(SPECIAL))
 # ids are stored in 16 bits
-_MAX_VOCABULARY = 2**16
+MAX_VOCABULARY = 2**16
 _SYMBOL = re.compile(r"\[[^\]]*\]|\.")
 
 
@@ -48,8 +48,8 @@ class Tokenizer:
             DataError: there are more than 65,536 tokens.
         """
         known = sorted(symbol for symbol, count in counts.items() if count >= min_count and symbol not in SPECIAL)
-        if len(known) + len(SPECIAL) > _MAX_VOCABULARY:
-            raise DataError("build a vocabulary", f"{len(known):,} symbols", f"at most {_MAX_VOCABULARY:,} tokens")
+        if len(known) + len(SPECIAL) > MAX_VOCABULARY:
+            raise DataError("build a vocabulary", f"{len(known):,} symbols", f"at most {MAX_VOCABULARY:,} tokens")
         return cls([*SPECIAL, *known])
 
     def __len__(self) -> int:
@@ -83,10 +83,13 @@ class Tokenizer:
             DataError: it is none of these, its digest does not fit its vocabulary, or its special tokens are others.
         """
         if path.suffix == ".txt":
-            return cls(_checked(path, path.read_text(encoding="utf-8").splitlines()))
+            return cls(_checked(path, read_text(path, error=DataError).splitlines()))
         stored = read_json(path)
-        if isinstance(stored, dict) and isinstance(model := stored.get("model"), dict) and "vocab" in model:
-            by_id = sorted(model["vocab"].items(), key=lambda item: item[1])
+        model = stored.get("model") if isinstance(stored, dict) else None
+        if isinstance(model, dict) and isinstance(vocabulary := model.get("vocab"), dict):
+            if not all(type(index) is int for index in vocabulary.values()):
+                raise DataError(f"read {path}", "token ids that are no whole numbers", "give a tokenizer.json")
+            by_id = sorted(vocabulary.items(), key=lambda item: item[1])
             if [index for _, index in by_id] != list(range(len(by_id))):
                 raise DataError(f"read {path}", "token ids with gaps", "give a vocabulary of consecutive ids")
             return cls(_checked(path, [token for token, _ in by_id]))
@@ -117,6 +120,7 @@ class Tokenizer:
             for index, token in enumerate(SPECIAL)
         ]
         sequence = [{"Sequence": {"id": "A", "type_id": 0}}]
+        second = [{"Sequence": {"id": "B", "type_id": 0}}]
         begin, end = ({"SpecialToken": {"id": token, "type_id": 0}} for token in ("[CLS]", "[SEP]"))
         names = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
         names |= {"mask_token": "[MASK]", "bos_token": "[CLS]", "eos_token": "[SEP]"}
@@ -136,7 +140,7 @@ class Tokenizer:
                 "post_processor": {
                     "type": "TemplateProcessing",
                     "single": [begin, *sequence, end],
-                    "pair": [begin, *sequence, end],
+                    "pair": [begin, *sequence, end, *second, end],
                     "special_tokens": {
                         token: {"id": token, "ids": [SPECIAL.index(token)], "tokens": [token]}
                         for token in ("[CLS]", "[SEP]")
@@ -145,7 +149,16 @@ class Tokenizer:
                 "decoder": {"type": "Fuse"},
                 "model": {"type": "WordLevel", "vocab": self._ids, "unk_token": "[UNK]"},
             },
-            "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 2048, **names},
+            "tokenizer_config.json": {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "model_max_length": 2048,
+                # transformers 4 would hand over token type ids, of which GPT-Neo adds an embedding to every token
+                "model_input_names": ["input_ids", "attention_mask"],
+                # generation goes on at the right end
+                "padding_side": "left",
+                "clean_up_tokenization_spaces": False,
+                **names,
+            },
             "special_tokens_map.json": names,
         }
 
@@ -154,11 +167,15 @@ def _checked(path: Path, vocabulary: list[Any]) -> list[str]:
     """The vocabulary of a file, where it is one: text, each token once, the special ones first."""
     if not all(isinstance(token, str) for token in vocabulary) or len(set(vocabulary)) != len(vocabulary):
         raise DataError(f"read the vocabulary {path}", "a token twice, or one that is no text", "name each token once")
+    try:
+        "".join(vocabulary).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"read the vocabulary {path}", f"a token that is no text ({error})", "give text") from None
     if tuple(vocabulary[: len(SPECIAL)]) != SPECIAL:
         found = ", ".join(vocabulary[: len(SPECIAL)])
         raise DataError(f"read the vocabulary {path}", f"the first tokens {found}", f"begin with {', '.join(SPECIAL)}")
-    if len(vocabulary) > _MAX_VOCABULARY:
-        raise DataError(f"read the vocabulary {path}", f"{len(vocabulary):,} tokens", f"at most {_MAX_VOCABULARY:,}")
+    if len(vocabulary) > MAX_VOCABULARY:
+        raise DataError(f"read the vocabulary {path}", f"{len(vocabulary):,} tokens", f"at most {MAX_VOCABULARY:,}")
     return vocabulary
 
 

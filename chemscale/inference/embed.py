@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from chemscale.data.tokenizer import PAD
 from chemscale.errors import InputError
 from chemscale.inference.language import LanguageModel, load
+from chemscale.inference.outputs import output_file
 from chemscale.io import atomic_path
 from chemscale.models.decoder import Decoder
 
@@ -62,10 +63,12 @@ def embed(cell: Path, file: Path, out: Path, column: str | None = None) -> dict[
         column: that holds the SMILES, for a table.
 
     Raises:
-        InputError: the cell, the file or the column is not there.
+        InputError: the cell, the file or the column is missing, `out` cannot be written or is an input, or a vector is
+            not finite.
     """
     from chemscale.data import sources
 
+    output_file(out, [cell, file])
     asked = load(cell)
     rejected: Counter[str] = Counter()
     rows = 0
@@ -108,7 +111,10 @@ def _embedded(
         reasons.append(None if isinstance(made, Converted) else made)
         if isinstance(made, Converted):
             strings.append(asked.tokenizer.encode(made.selfies))
-    known = iter(vectors(asked.model, strings))
+    found = vectors(asked.model, strings)
+    if not np.isfinite(found).all():
+        raise InputError("embed molecules", "vectors that are not finite", "give a model that was trained")
+    known = iter(found)
     columns = {
         "row": list(range(first, first + len(part))),
         "smiles": [None if text is None else text.encode("utf-8", "replace").decode() for text in part],

@@ -6,16 +6,18 @@ and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from chemscale.data.tokenizer import Tokenizer
-from chemscale.errors import InputError
+from chemscale.errors import ChemscaleError, InputError, RecordError
 from chemscale.families import LANGUAGE, LOSS_UNITS, POTENTIALS
 from chemscale.inference import hugging_face
 from chemscale.inference.finished import FinishedCell, finished_cell
 from chemscale.inference.language import load_weights
+from chemscale.inference.outputs import new_folder
+from chemscale.inference.potential import load
 from chemscale.io import read_json, write_text
 from chemscale.models import weights
 from chemscale.units import format_number
@@ -33,22 +35,41 @@ def export(folder: Path, out: Path, to: str) -> dict[str, Any]:
 
     Raises:
         InputError: there is no finished cell of the target's domain, the target is not known, or `out` holds files.
-        RecordError: the weights are missing or changed.
+        RecordError: the weights are missing, changed or not finite, or a record is damaged.
     """
     if to not in ("hf", "ase"):
         raise InputError(f"export to {to!r}", "no such target", "name hf (language models) or ase (potentials)")
     found = finished_cell(folder, LANGUAGE if to == "hf" else POTENTIALS)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"export to {out}", "a file, or a folder that is not empty", "name a new folder")
-    if to == "ase":
-        state, spec = weights.load(folder / "checkpoint")
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(out / "README.md", _card_of_potential(found, spec))
-        weights.save(out, state, spec)
-        return {"folder": str(out), "cell": found.cell.path, "validation_loss": found.metrics["val_loss"]}
-    tokenizer = Tokenizer.load(found.data / "tokenizer.json")
-    hugging_face.save(load_weights(found, len(tokenizer)), tokenizer, out, _card(found))
+    if to == "hf":
+        tokenizer = Tokenizer.load(found.data / "tokenizer.json")
+        model = load_weights(found, len(tokenizer))
+        card = _made(found, lambda: _card(found))
+        new_folder(out)
+        hugging_face.save(model, tokenizer, out, card)
+    else:
+        trained = load(folder / "checkpoint")
+        spec: dict[str, Any] = {"family": trained.family, "knobs": dict(trained.knobs)}
+        spec |= {"species": list(trained.species), "closest": dict(trained.closest)}
+        if (trained.family, trained.knobs) != (found.cell.family, found.cell.knobs):
+            raise RecordError(f"export {folder}", f"weights of {spec}", f"weights of {found.cell.knobs} are expected")
+        card = _made(found, lambda: _card_of_potential(found, spec))
+        new_folder(out)
+        write_text(out / "README.md", card)
+        weights.save(out, trained.potential.state_dict(), spec)
     return {"folder": str(out), "cell": found.cell.path, "validation_loss": found.metrics["val_loss"]}
+
+
+def _made(found: FinishedCell, card: Callable[[], str]) -> str:
+    """A card of a cell; `RecordError` where a record of the cell or of its study lacks what it says, or is damaged."""
+    try:
+        text = card()
+        text.encode()
+    except ChemscaleError:
+        raise
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        reason = f"records that lack something or are damaged ({type(error).__name__}: {error})"
+        raise RecordError(f"write the card of {found.folder}", reason, "export the cell where it was made") from error
+    return text
 
 
 def _rows(found: FinishedCell, unit: str, *own: tuple[str, str]) -> str:
@@ -129,7 +150,6 @@ tags: [chemistry, molecules, selfies]
 
 A generative language model of molecules as SELFIES strings, trained by chemscale as the cell `{cell.path}` of the study
 `{cell.study}`. The architecture is {_ARCHITECTURE[cell.family]}.
-The tokenizer takes a SELFIES string and adds [CLS] and [SEP].
 
 | | |
 |---|---|
@@ -138,14 +158,7 @@ The tokenizer takes a SELFIES string and adds [CLS] and [SEP].
 {_source(found)}
 {_policy(found)}
 
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-tokenizer, model = AutoTokenizer.from_pretrained("."), AutoModelForCausalLM.from_pretrained(".")
-prompt = tokenizer("[CLS][C][C]", return_tensors="pt", add_special_tokens=False)
-model.generate(**prompt, do_sample=True, max_length=128)
-```
-"""
+{hugging_face.USE}"""
 
 
 def _policy(found: FinishedCell) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from chemscale.data.tokenizer import CLS, MASK, PAD, SEP, SPECIAL, UNK, Tokenizer, symbols
-from chemscale.errors import InputError
+from chemscale.errors import InputError, shown
 from chemscale.models.decoder import MAX_POSITIONS, Decoder
 from chemscale.models.operations import Past
 
@@ -17,6 +17,11 @@ from chemscale.models.operations import Past
 # every number of them
 BATCH = 256
 _NEVER = [UNK, PAD, CLS, MASK]
+# temperatures at which no finite logit is too large or too small
+_COLDEST, _HOTTEST = 1e-6, 1e6
+# strings that may be left out before the first molecule is found
+_PATIENCE = 10 * BATCH
+_SHOWN = 200  # characters of a prompt in a message
 
 
 @dataclass(frozen=True)
@@ -55,32 +60,39 @@ def draw(
         temperature: of the draw; below 1 likely tokens become likelier.
 
     Raises:
-        InputError: the prompt has symbols that the model does not know or is too long, or a number is out of range.
+        InputError: the prompt has symbols that the model does not know or is too long, a number is out of range, or the
+            model's logits are not finite.
     """
     begin = [CLS, *_prompt(tokenizer, prompt)]
     limit = max_symbols + 2  # with [CLS] and [SEP]
-    if not len(begin) <= max_symbols <= MAX_POSITIONS - 2:
+    most = MAX_POSITIONS - 2
+    if len(begin) > most:
+        raise InputError("continue a prompt", f"{len(begin) - 1:,} symbols", f"give at most {most - 1:,}")
+    if not len(begin) <= max_symbols <= most:
         raise InputError(
             f"draw strings of at most {max_symbols} symbols after a prompt of {len(begin) - 1}",
             "no room for one",
-            f"allow {len(begin)} to {MAX_POSITIONS - 2}",
+            f"allow {len(begin)} to {most}",
         )
-    if not temperature > 0:
-        raise InputError("draw strings", f"a temperature of {temperature}", "give one above 0")
+    if not _COLDEST <= temperature <= _HOTTEST:
+        allowed = f"give one from {_COLDEST:g} to {_HOTTEST:g}"
+        raise InputError("draw strings", f"a temperature of {temperature}", allowed)
+    if not 0 <= seed < 2**63:
+        raise InputError("draw strings", f"a seed of {seed}", "give a whole number from 0 to 2^63 - 1")
     random = torch.Generator().manual_seed(seed)
     while True:
         yield from _batch(model, tokenizer, begin, limit, temperature, random)
 
 
 def _prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    asked = f"continue the prompt {shown(prompt, _SHOWN)!r}"
     if "".join(symbols(prompt)) != prompt:
-        raise InputError(f"continue the prompt {prompt!r}", "text that is no SELFIES", "write symbols like [C][=O]")
+        raise InputError(asked, "text that is not SELFIES", "write symbols like [C][=O]")
     ids = tokenizer.encode(prompt)[1:-1]
     unknown = [symbol for symbol, number in zip(symbols(prompt), ids, strict=True) if number < len(SPECIAL)]
     if unknown:
-        raise InputError(
-            f"continue the prompt {prompt!r}", f"{', '.join(unknown)} outside the vocabulary", "use symbols of it"
-        )
+        names = ", ".join(dict.fromkeys(unknown))
+        raise InputError(asked, f"{shown(names, _SHOWN)} outside the vocabulary", "use symbols of it")
     return ids
 
 
@@ -97,6 +109,8 @@ def _batch(
     new = tokens[:, : len(begin)]
     for place in range(len(begin), limit):
         logits = model(new, pasts)[:, -1].double()
+        if not torch.isfinite(logits).all():
+            raise InputError("draw strings", "logits that are not finite", "give a model that was trained")
         drawn = _choose(logits / temperature, random)
         ended = drawn == SEP
         if place == limit - 1:
@@ -139,27 +153,36 @@ def molecules(
 ) -> tuple[list[tuple[str, float]], dict[str, int]]:
     """So many molecules as SMILES, each with its log-probability in nats; and what was drawn and left out, by reason.
 
-    A string that is cut by the limit, or that stands for no atom, is no molecule and another is drawn in its place.
+    A string that is cut by the limit, stands for no atom or is not SELFIES is no molecule: another is drawn for it.
 
     Raises:
         InputError: see `draw`; or nearly everything that the model draws is left out.
     """
-    import selfies
-
     found: list[tuple[str, float]] = []
-    left_out = {"cut by the limit": 0, "without an atom": 0}
+    left_out = {"cut by the limit": 0, "without an atom": 0, "not SELFIES": 0}
     for string in draw(model, tokenizer, seed, prompt=prompt, max_symbols=max_symbols, temperature=temperature):
         if len(found) == num:
             break
-        smiles = selfies.decoder(string.selfies) if string.finished else ""
+        smiles = _smiles(string.selfies) if string.finished else ""
         if smiles:
             found.append((smiles, string.log_probability))
-        else:
-            left_out["without an atom" if string.finished else "cut by the limit"] += 1
-            if sum(left_out.values()) > 100 * (len(found) + BATCH):
-                raise InputError(
-                    f"draw {num} molecules of at most {max_symbols} symbols",
-                    f"{len(found)} among {len(found) + sum(left_out.values()):,} strings",
-                    "allow more symbols, or ask a trained model",
-                )
+            continue
+        reason = "cut by the limit" if not string.finished else "not SELFIES" if smiles is None else "without an atom"
+        left_out[reason] += 1
+        if sum(left_out.values()) > (100 * (len(found) + BATCH) if found else _PATIENCE):
+            raise InputError(
+                f"draw {num} molecules of at most {max_symbols} symbols",
+                f"{len(found)} among {len(found) + sum(left_out.values()):,} strings",
+                "allow more symbols, or ask a trained model",
+            )
     return found, left_out
+
+
+def _smiles(string: str) -> str | None:
+    """The SMILES of a SELFIES string; None where it is none, as a stranger's vocabulary makes it."""
+    import selfies
+
+    try:
+        return str(selfies.decoder(string))
+    except (selfies.DecoderError, RecursionError):
+        return None

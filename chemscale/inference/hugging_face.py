@@ -5,20 +5,51 @@ ChemGPT is a GPT-Neo, ChemGPT of the modern style a Llama.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from chemscale.cost.parameters import gated_width
-from chemscale.data.tokenizer import CLS, PAD, SEP, Tokenizer
+from chemscale.cost.parameters import count, gated_width
+from chemscale.data.tokenizer import CLS, MAX_VOCABULARY, PAD, SEP, SPECIAL, Tokenizer
 from chemscale.errors import InputError
-from chemscale.io import atomic_path, read_json, write_json
+from chemscale.families import knobs_fault
+from chemscale.io import atomic_path, read_json, regular_file, write_json
+from chemscale.models import registry, weights
 from chemscale.models.chemgpt import WINDOW, ChemGPT
-from chemscale.models.chemgpt_modern import ROTARY_BASE, ChemGPTModern
+from chemscale.models.chemgpt_modern import ROTARY_BASE
 from chemscale.models.decoder import MAX_POSITIONS, Decoder
+
+# the oldest and the newest release of transformers that the tests load an export with
+VERSIONS = ("4.57.6", "5.23.0")
+# how a model card says to use the model; the tests run the code
+USE = f"""For transformers {VERSIONS[0]} to {VERSIONS[1]}; chemscale's tests compare logits and drawn tokens under both.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer, model = AutoTokenizer.from_pretrained("."), AutoModelForCausalLM.from_pretrained(".")
+prompts = tokenizer(["[CLS][C][C]", "[CLS][N]"], padding=True, return_tensors="pt", add_special_tokens=False)
+drawn = model.generate(**prompts, do_sample=True, max_length=128)
+selfies = tokenizer.batch_decode(drawn, skip_special_tokens=True)
+```
+
+- The tokenizer adds [CLS] and [SEP] to a string. A prompt begins with [CLS] and has no [SEP]: write it out and pass
+  `add_special_tokens=False`, to `pipeline("text-generation")` too.
+- Pads stand on the left, and `generate` takes care of them. A direct call of the model on a padded batch needs
+  `position_ids=(attention_mask.cumsum(-1) - 1).clamp(min=0)`, or a tokenizer call with `padding_side="right"`.
+- The model knows {MAX_POSITIONS:,} positions, [CLS] and [SEP] included.
+- transformers 4 cannot load the tokenizer of a folder that transformers 5 has saved again.
+"""
+
+# what messages tell the user to do with a folder that is damaged or made up
+_DO = "get the whole folder again"
+_MAX_PICKLE_BYTES = 2**24  # of names and shapes; the numbers lie beside them
 
 # our name and theirs of the modules of a block
 _NEO = {
@@ -128,86 +159,157 @@ def save(model: Decoder, tokenizer: Tokenizer, folder: Path, card: str) -> None:
 def load(folder: Path) -> tuple[Decoder, Tokenizer]:
     """The model and the tokenizer of a folder that `save` wrote, or of a published ChemGPT.
 
-    Weights in a pickle are read by torch's restricted unpickler, which makes tensors and nothing else.
+    Weights in a pickle are read by torch's restricted unpickler, which makes tensors and nothing else. No other code of
+    the folder is run, and no memory is taken before the weights are known to be as many as the config says.
 
     Raises:
-        InputError: the folder holds another kind of model, or lacks a file or a weight.
+        InputError: the folder holds another kind of model, lacks a file or a weight, or holds what no model is.
     """
-    config = read_json(folder / "config.json")
-    _check(folder, config)
+    path = folder / "config.json"
+    config = read_json(path, do=_DO)
+    family, knobs, vocab_size = _size(path, config)
+    file = _one_of(folder, "model.safetensors", "pytorch_model.bin")
+    pickled = file.suffix == ".bin"
+    stored = {} if pickled else weights.contents(file)
+    needed = count(family, knobs, vocab_size).total
+    found = file.stat().st_size // 2 if pickled else sum(prod(tensor.shape) for tensor in stored.values())
+    if needed > found:
+        most = "at most " if pickled else ""
+        raise InputError(f"read {file}", f"{most}{found:,} numbers", f"the model of {path.name} has {needed:,}: {_DO}")
+    model, _ = registry.outline(family, knobs, seed=0, vocab_size=vocab_size, embedding_std=1.0)
+    assert isinstance(model, Decoder)
+    _check(path, config, _config(model))
     tokenizer = Tokenizer.load(_one_of(folder, "tokenizer.json", "vocab.txt"))
-    state = _weights(_one_of(folder, "model.safetensors", "pytorch_model.bin"))
-    with torch.device("meta"):
-        model = _empty(config)
-    parts: dict[str, list[Tensor]] = {}
-    for name, theirs, _ in _names(config["model_type"], len(model.blocks)):
-        if theirs not in state:
-            raise InputError(f"read the weights in {folder}", f"no {theirs}", "give a folder of a whole model")
-        parts.setdefault(name, []).append(state[theirs].float())
-    ours = {name: torch.cat(found) for name, found in parts.items()}
-    for name, value in model.state_dict().items():
-        if ours[name].shape != value.shape:
-            found, asked = tuple(ours[name].shape), tuple(value.shape)
-            raise InputError(f"read {name} of shape {asked} in {folder}", f"shape {found}", "give matching files")
-    if len(tokenizer) > model.embedding.weight.shape[0]:
+    if len(tokenizer) != vocab_size:
         raise InputError(
-            f"read the vocabulary in {folder}", f"{len(tokenizer)} tokens", f"{config['vocab_size']} in config.json"
+            f"read the vocabulary in {folder}", f"{len(tokenizer)} tokens", f"{vocab_size} are in {path.name}: {_DO}"
         )
-    model.load_state_dict(ours, assign=True)
+    names = list(_names(config["model_type"], len(model.blocks)))
+    state: Mapping[str, Any] = _unpickled(file) if pickled else stored
+    _check_shapes(file, names, state, model)
+    if not pickled:
+        state = weights.read(file, [theirs for _, theirs, _ in names])
+    parts: dict[str, list[Tensor]] = {}
+    for ours, theirs, _ in names:
+        parts.setdefault(ours, []).append(state[theirs].float())
+    weights.fill(model, {name: torch.cat(part) if len(part) > 1 else part[0] for name, part in parts.items()}, folder)
     return model.eval(), tokenizer
 
 
-def _empty(config: Mapping[str, Any]) -> Decoder:
-    width, vocab_size = int(config["hidden_size"]), int(config["vocab_size"])
-    if config["model_type"] == "gpt_neo":
-        return ChemGPT(int(config["num_layers"]), width, int(config["num_heads"]), vocab_size)
-    return ChemGPTModern(int(config["num_hidden_layers"]), width, int(config["num_attention_heads"]), vocab_size)
+def _size(path: Path, config: Any) -> tuple[str, dict[str, int], int]:
+    """The family, the knobs and the number of tokens of a model of ours as a config states them."""
+    kinds = {
+        "gpt_neo": ("chemgpt", "num_layers", "num_heads"),
+        "llama": ("chemgpt_modern", "num_hidden_layers", "num_attention_heads"),
+    }
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if not isinstance(kind, str) or kind not in kinds:
+        raise InputError(f"read {path}", f"model_type {kind!r}", f"name one of {', '.join(kinds)}")
+    family, layers, heads = kinds[kind]
+    keys = {"layers": layers, "width": "hidden_size", "heads": heads}
+    knobs = {name: config.get(key) for name, key in keys.items()}
+    if fault := knobs_fault(family, knobs):
+        named = ", ".join(f"{key} {config.get(key)!r}" for key in keys.values())
+        raise InputError(f"read {path}", f"{named}: {fault}", _DO)
+    vocab_size = config.get("vocab_size")
+    if type(vocab_size) is not int or not len(SPECIAL) <= vocab_size <= MAX_VOCABULARY:
+        allowed = f"give a whole number from {len(SPECIAL)} to {MAX_VOCABULARY:,}"
+        raise InputError(f"read {path}", f"vocab_size {vocab_size!r}", allowed)
+    return family, knobs, vocab_size
 
 
-def _check(folder: Path, config: Mapping[str, Any]) -> None:
-    """See that a config is that of a model of ours: what we would write for one of its size."""
-    path = folder / "config.json"
-    kinds = {"gpt_neo": ("num_layers", "num_heads"), "llama": ("num_hidden_layers", "num_attention_heads")}
-    if config.get("model_type") not in kinds:
-        raise InputError(f"read {path}", f"model_type {config.get('model_type')!r}", f"name one of {', '.join(kinds)}")
-    sizes = (*kinds[config["model_type"]], "hidden_size", "vocab_size")
-    for key in sizes:
-        if not isinstance(config.get(key), int):
-            raise InputError(f"read {path}", f"{key} {config.get(key)!r}", "give a whole config")
-    with torch.device("meta"):
-        wanted = _config(_empty(config))
+# keys of a config that decide no logits
+_FREE = {"architectures", "attention_dropout", "bos_token_id", "embed_dropout", "eos_token_id", "initializer_range",
+         "pad_token_id", "resid_dropout", "torch_dtype"}  # fmt: skip
+
+
+def _check(path: Path, config: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """See that a config is what we would write for a model of its size, wherever that decides logits."""
+    wanted = dict(wanted)
+    # what transformers takes where a key is missing
     if config["model_type"] == "gpt_neo":
-        decided = {"window_size": WINDOW, "activation_function": "gelu_new", "max_position_embeddings": MAX_POSITIONS}
-        wanted["attention_types"] = _expanded(wanted["attention_types"])
-        found = {**config, "attention_types": _expanded(config.get("attention_types", []))}
-        found["intermediate_size"] = config.get("intermediate_size") or wanted["intermediate_size"]
-        decided |= {key: wanted[key] for key in ("attention_types", "intermediate_size")}
+        defaults = {"window_size": 256, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5}
+        defaults |= {"tie_word_embeddings": True, "max_position_embeddings": 2048}
+        found = {
+            **defaults,
+            **config,
+            "attention_types": _expanded(config.get("attention_types"), config["num_layers"]),
+        }
+        wanted["attention_types"] = _expanded(wanted["attention_types"], config["num_layers"])
+        computed = ["intermediate_size"]
     else:
-        decided = {key: wanted[key] for key in ("intermediate_size", "hidden_act", "num_key_value_heads")}
-        found = dict(config)
-        theta = (config.get("rope_parameters") or config).get("rope_theta")
-        decided["rope_theta"], found["rope_theta"] = ROTARY_BASE, theta
-    for key, value in decided.items():
-        if found.get(key) != value:
+        del wanted["max_position_embeddings"]  # there is no table of positions
+        wanted |= {"rope_scaling": None, "head_dim": wanted["hidden_size"] // wanted["num_attention_heads"]}
+        found = {"attention_bias": False, "mlp_bias": False, "rope_theta": 10_000.0, **config}
+        if found.get("rope_parameters") is None:
+            found["rope_parameters"] = {"rope_type": "default", "rope_theta": found["rope_theta"]}
+        computed = ["num_key_value_heads", "head_dim"]
+    # a null there is computed from the sizes
+    found |= {key: wanted[key] for key in computed if found.get(key) is None}
+    for key, value in wanted.items():
+        if key not in _FREE and not _equal(found.get(key), value):
             raise InputError(f"read {path}", f"{key} {found.get(key)!r}", f"{value!r} is what such a model has")
 
 
-def _expanded(kinds: list[Any]) -> list[str]:
-    """The kind of attention of each layer."""
-    return [kind for group, times in kinds for kind in group * times]
+def _equal(one: Any, other: Any) -> bool:
+    """Equality that keeps true and 1 apart."""
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+
+
+def _expanded(kinds: Any, most: int) -> list[str] | None:
+    """The kind of attention of each layer; None where the value is not such a list, or one of more than `most`."""
+    layers: list[str] = []
+    for entry in kinds if isinstance(kinds, list) else [None]:
+        if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[0], list):
+            return None
+        group, times = entry
+        if type(times) is not int or times < 0 or len(layers) + times * len(group) > most:
+            return None
+        layers += group * times
+    return layers
 
 
 def _one_of(folder: Path, *names: str) -> Path:
     for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise InputError(f"read the model in {folder}", f"neither {' nor '.join(names)}", "give a whole folder")
+        if os.path.lexists(folder / name):
+            return regular_file(folder / name, do=_DO)
+    raise InputError(f"read the model in {folder}", f"neither {' nor '.join(names)}", _DO)
 
 
-def _weights(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+def _check_shapes(
+    path: Path, names: Sequence[tuple[str, str, tuple[int, int]]], state: Mapping[str, Any], model: Decoder
+) -> None:
+    """See that a file has every weight of a model, in its shape."""
+    wanted = model.state_dict()
+    for ours, theirs, (_, parts) in names:
+        first, *others = wanted[ours].shape
+        shape = (first // parts, *others)
+        if theirs not in state:
+            raise InputError(f"read {path}", f"no {theirs}", _DO)
+        value = state[theirs]
+        if tuple(value.shape) != shape:
+            found = f"{theirs} of shape {tuple(value.shape)}"
+            raise InputError(f"read {path}", found, f"config.json says {shape}: {_DO}")
+        if isinstance(value, Tensor) and not (value.is_floating_point() and value.layout == torch.strided):
+            raise InputError(f"read {path}", f"{theirs} of the kind {value.dtype}, {value.layout}", _DO)
 
-        return load_file(path)
-    loaded: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return loaded
+
+def _unpickled(path: Path) -> dict[str, Any]:
+    """The values of a file of `torch.save` by name, none of which takes more memory than the file has bytes."""
+    do = f"{_DO}, with model.safetensors"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise InputError(f"read {path}", f"no file of torch.save ({error})", do) from None
+    pickles = [entry.file_size for entry in entries if entry.filename.endswith(".pkl")]
+    packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+    if packed or sum(entry.file_size for entry in entries) > path.stat().st_size or sum(pickles) > _MAX_PICKLE_BYTES:
+        raise InputError(f"read {path}", "entries that unfold to more than torch.save writes", do)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # a stranger's pickle may fail in any way
+        raise InputError(f"read {path}", f"no weights ({type(error).__name__}: {error})", do) from None
+    if not isinstance(state, dict):
+        raise InputError(f"read {path}", f"{type(state).__name__} in place of tensors by name", do)
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from chemscale.data.tokenizer import Tokenizer
 from chemscale.families import LANGUAGE
 from chemscale.inference import hugging_face
@@ -32,24 +30,23 @@ def load(folder: Path) -> LanguageModel:
 
     Raises:
         InputError: the folder holds neither.
-        RecordError: the weights are missing or changed.
+        RecordError: the weights are missing, changed or not finite.
     """
-    if (folder / "config.json").is_file() and "model_type" in read_json(folder / "config.json"):
-        model, tokenizer = hugging_face.load(folder)
-        return LanguageModel(model, tokenizer, None)
+    if (folder / "config.json").is_file():
+        config = read_json(folder / "config.json", do="get the whole folder again")
+        if isinstance(config, dict) and "model_type" in config:
+            model, tokenizer = hugging_face.load(folder)
+            return LanguageModel(model, tokenizer, None)
     found = finished_cell(folder, LANGUAGE)
     tokenizer = Tokenizer.load(found.data / "tokenizer.json")
-    model = load_weights(found, len(tokenizer))
-    return LanguageModel(model, tokenizer, read_json(found.data / "manifest.json")["settings"])
+    return LanguageModel(load_weights(found, len(tokenizer)), tokenizer, found.data_settings())
 
 
 def load_weights(found: FinishedCell, vocab_size: int) -> Decoder:
     """The model of a finished cell with its best weights."""
     cell = found.cell
-    with torch.device("meta"):
-        model = registry.build(cell.family, cell.knobs, seed=0, vocab_size=vocab_size, embedding_std=1.0)
+    model, _ = registry.outline(cell.family, cell.knobs, seed=0, vocab_size=vocab_size, embedding_std=1.0)
     assert isinstance(model, Decoder)
-    model = model.to_empty(device="cpu")
     spec = {"family": cell.family, "knobs": cell.knobs, "vocab": vocab_size}
     weights.load_into(folder=found.folder / "checkpoint", model=model, spec=spec)
     return model.eval()

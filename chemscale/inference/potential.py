@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from chemscale.cost.parameters import SPECIES, SPECIES_TO_RADON, count
 from chemscale.errors import InputError, RecordError
-from chemscale.families import FAMILIES, POTENTIALS
+from chemscale.families import FAMILIES, POTENTIALS, architecture, knobs_fault
 from chemscale.models import registry, weights
 from chemscale.models.potential import Potential
 
@@ -35,23 +36,37 @@ def load(folder: Path) -> TrainedPotential:
 
     Raises:
         InputError: the folder holds none.
-        RecordError: the weights are missing or changed, or not of the model that stands beside them.
+        RecordError: the weights are missing, changed or not finite, or not of the model that stands beside them.
     """
     for place in (folder, folder / "checkpoint"):
         if (place / weights.SPEC).is_file():
-            state, spec = weights.load(place)
             break
     else:
         raise InputError(f"load a potential from {folder}", f"no {weights.SPEC}", "name a finished cell or an export")
-    if spec.get("family") not in FAMILIES or FAMILIES[spec["family"]].domain != POTENTIALS:
-        raise InputError(f"load a potential from {folder}", f"weights of {spec.get('family')}", "name a potential")
-    try:
-        core = registry.build(spec["family"], spec["knobs"], seed=0)
-        potential = Potential(core, torch.zeros_like(state["reference"]), 1.0)
-        potential.load_state_dict(state)
-        species, closest = tuple(spec["species"]), dict(spec["closest"])
-    except (KeyError, RuntimeError, TypeError) as error:
-        raise RecordError(
-            f"load a potential from {place}", f"a {weights.SPEC} that its weights are not of", "train the cell again"
-        ) from error
-    return TrainedPotential(potential.eval(), spec["family"], spec["knobs"], species, closest)
+    spec = weights.read_spec(place)
+    family, knobs = spec.get("family"), spec.get("knobs")
+    if not isinstance(family, str) or family not in FAMILIES or FAMILIES[family].domain != POTENTIALS:
+        raise InputError(f"load a potential from {folder}", f"weights of {family}", "name a potential")
+    if fault := knobs_fault(family, knobs) or _seen_fault(family, spec.get("species"), spec.get("closest")):
+        raise RecordError(f"load a potential from {place}", f"{fault}, in {weights.SPEC}", "get the whole folder again")
+    assert isinstance(knobs, dict)
+    # the file has as many numbers as the model takes: only then is memory taken
+    state = weights.load(place, count(family, knobs, None).total)
+    core = registry.build(family, knobs, seed=0)
+    potential = Potential(core, torch.zeros(SPECIES, dtype=torch.float64), 1.0)
+    weights.fill(potential, state, place)
+    return TrainedPotential(potential.eval(), family, knobs, tuple(spec["species"]), dict(spec["closest"]))
+
+
+def _seen_fault(family: str, species: Any, closest: Any) -> str | None:
+    """What is wrong with what a potential says of its training frames, in words; None where it is good."""
+    rows = SPECIES_TO_RADON if architecture(family) == "spookynet" else SPECIES
+    if not isinstance(species, list) or not all(type(number) is int and 0 < number < rows for number in species):
+        return f"species {species!r} in place of atomic numbers from 1 to {rows - 1}"
+    if not isinstance(closest, dict):
+        return f"closest {closest!r} in place of distances"
+    pairs = {f"{one}-{other}" for one in species for other in species}
+    for pair, distance in closest.items():
+        if pair not in pairs or type(distance) not in (int, float) or not distance > 0:
+            return f"closest {pair!r} of {distance!r} in place of a distance of two of its species"
+    return None

@@ -90,6 +90,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "inference/hugging_face",
         "inference/finished",
         "inference/language",
+        "inference/outputs",
         "inference/potential",
         "inference/predictor",
         "data/neighbours",

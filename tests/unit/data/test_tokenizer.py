@@ -211,5 +211,5 @@ def test_transformers_reads_a_studys_vocabulary_and_encodes_the_same_ids(smoke, 
     assert sum(UNK in ids for ids in encoded) > 50, "unknown symbols have to be among them"
     assert (theirs.unk_token_id, theirs.pad_token_id, theirs.cls_token_id, theirs.sep_token_id) == (0, 1, CLS, SEP)
     batch = theirs(["[C]", "[C][C][O]"], padding=True)
-    assert batch["input_ids"][0] == [*ours.encode("[C]"), 1, 1]
+    assert batch["input_ids"][0] == [1, 1, *ours.encode("[C]")]
     assert theirs.decode(ours.encode("[C][O].[C]"), skip_special_tokens=True) == "[C][O].[C]"

@@ -17,6 +17,7 @@ import chemscale
 from chemscale.errors import InputError, RecordError
 from chemscale.inference.calculator import OutsideTraining, _cell_shifts, _NeighbourList
 from chemscale.inference.export import export
+from chemscale.inference.potential import load
 from chemscale.io import read_json, write_json
 from chemscale.models import registry, weights
 from chemscale.models.potential import Potential
@@ -270,10 +271,10 @@ def test_damaged_weights_are_refused(folder, tmp_path):
     wider = {**spec, "knobs": {**KNOBS, "width": 9}}
     for number, (blob, told, message) in enumerate(
         [
-            (damaged, spec, "missing or changed"),
-            (whole[:99], spec, "missing or changed"),
-            (whole, without, "its weights are not of"),
-            (whole, wider, "its weights are not of"),
+            (damaged, spec, "it was changed"),
+            (whole[:99], spec, "no safetensors"),
+            (whole, without, "closest None in place of distances"),
+            (whole, wider, r"found 2,985 numbers for a model of 3,420 parameters"),
             (whole, {**spec, "family": "chemgpt"}, "name a potential"),
         ]
     ):
@@ -308,8 +309,9 @@ def test_a_structure_far_outside_of_training_is_flagged_and_warned_of_once(folde
 
 
 def test_a_pair_of_elements_that_training_never_saw_within_reach_is_flagged(tmp_path):
-    state, spec = weights.load(_save(tmp_path, "painn", KNOBS))
-    weights.save(tmp_path, state, {**spec, "closest": {"1-6": 0.9}})
+    trained = load(_save(tmp_path, "painn", KNOBS))
+    spec = weights.read_spec(tmp_path)
+    weights.save(tmp_path, trained.potential.state_dict(), {**spec, "closest": {"1-6": 0.9}})
     atoms = Atoms("HC", [[0, 0, 0], [0, 0, 3.0]], calculator=chemscale.calculator(tmp_path))
     atoms.get_potential_energy()
     assert not atoms.calc.outside_training
@@ -325,7 +327,7 @@ def test_a_pair_of_elements_that_training_never_saw_within_reach_is_flagged(tmp_
 def test_an_isolated_atom_has_its_reference_and_no_forces(folder):
     atoms = Atoms("O")
     atoms.calc = chemscale.calculator(folder, dtype="float64")
-    reference = weights.load(folder)[0]["reference"][8]
+    reference = load(folder).potential.reference[8]
     alone = atoms.get_potential_energy()
     atoms.set_cell([50, 50, 50])
     atoms.pbc = True
@@ -346,7 +348,7 @@ def test_an_export_is_the_cell(smoke_tree, tmp_path):
     card = (out / "README.md").read_text()
     for value in ("painn w8", "smoke", read_json(cell / "metrics.json")["subset_digest"], "meV/angstrom", "H, C, "):
         assert value in card
-    assert weights.load(out)[1] == weights.load(cell / "checkpoint")[1]
+    assert read_json(out / weights.SPEC) == read_json(cell / "checkpoint" / weights.SPEC)
     for taken in (out, out / "README.md"):
         with pytest.raises(InputError, match="not empty"):
             export(cell, taken, "ase")
