@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from chemscale.data import sources
+from chemscale.data import molecule_files, sources
 from chemscale.data.constitution import (
     constitution_of_parent,
     largest_fragment,
@@ -248,6 +248,6 @@ def prepare(
         return replace(unit, over_limit=frozenset(slow))
 
     known = frozenset(slow)
-    units = ChunkUnits(sources.read(located), UNIT_ROWS, work, chunk)
+    units = ChunkUnits(molecule_files.read(located), UNIT_ROWS, work, chunk)
     tasks = (_Unit(number, number * UNIT_ROWS, rows, section, work, known) for number, rows in units)
     finish_chunk(marker, units, ordered_map(_convert_unit, tasks, workers, retry), "molecules", located["record"])

@@ -64,7 +64,7 @@ def embed(cell: Path, file: Path, out: Path, column: str | None = None) -> dict[
     Raises:
         InputError: the cell, the file or the column is not there.
     """
-    from chemscale.data import sources
+    from chemscale.data import molecule_files
 
     asked = load(cell)
     rejected: Counter[str] = Counter()
@@ -77,7 +77,7 @@ def embed(cell: Path, file: Path, out: Path, column: str | None = None) -> dict[
             pa.field("rejected", pa.string()),
         ]
     )
-    smiles = sources.own_file(file, column)
+    smiles = molecule_files.own_file(file, column)
     with atomic_path(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for part in _parts(smiles):
             table, reasons = _embedded(asked, part, rows, schema)
