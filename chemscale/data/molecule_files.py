@@ -1,48 +1,78 @@
 """SMILES, row by row, from the files of a source: lists and tables of text, plain or packed, and Parquet.
 
-Memory does not grow with a file. A row that cannot be read is one row; a file that ends too early, is damaged or is no
-file of its kind is an error: an incomplete source never passes as a whole one.
+Memory does not grow with a file. A row that cannot be read is one row, with a reason; a file that ends too early, is
+damaged or is no file of its kind is an error: an incomplete source never passes as a whole one.
+
+Rows of tables are those of `chemscale.data.delimited`. The cells of a CSV table are separated by commas or, where its
+header has the column by one of these alone, by semicolons, tabs or pipes; Excel's first line `sep=;` is understood.
 """
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
+import logging
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from itertools import chain
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-from chemscale.data.downloads import is_html
+from chemscale.data.delimited import UNREADABLE, NumberedLines, split_row, table_rows, text_of
+from chemscale.data.file_kinds import BEGINNING, BYTE_ORDER_MARK, foreign_kind
+from chemscale.data.parquet_column import texts
 from chemscale.errors import DataError
+from chemscale.io import open_regular, regular_file
 
 # Columns of the identifier table of `chemicals`, which has no header
 _CID, _SMILES = 0, 4
 _BLOCK = 1 << 18  # bytes
 # A longer line is one row that cannot be read
 _LONGEST_LINE = 1 << 20  # bytes
-# A longer field of a table too, as in Python's csv module
-_LONGEST_FIELD = csv.field_size_limit()
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+# With a longer one the file is no text of lines
+_ENDLESS_LINE = 1 << 26  # bytes
 _GZIP = b"\x1f\x8b"
 _KINDS = (".csv", ".tsv", ".smi", ".txt", ".parquet")
 _PACKED = ".gz"
+# lists of molecules shrink to a tenth or so; what unpacks to this many bytes at this ratio is made to fill memory
+_UNPACKED = 1 << 26
+_LARGEST_RATIO = 200
+# a larger file of which less than a hundredth is on the disk is a hole
+_SPARSE = 1 << 30
+_SPARSE_RATIO = 100
+_CHECKED_ROWS = 1000
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
+_EXCEL_HINT = re.compile(rb'"?sep=([,;\t|])"?[\r\n]*', re.IGNORECASE)
+# white space of every kind, and characters that are not seen
+WHITE_SPACE = re.compile("[\\s\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]+")
+_WHOLE_FILE = "give the path from the folder of the run"
+MORE_CELLS = "more_cells_than_columns"
 
 
-def read(located: Mapping[str, Any]) -> Iterator[str | None]:
+class Unreadable(NamedTuple):
+    """A row from which no SMILES can be taken, and why."""
+
+    reason: str
+
+
+_UNREADABLE = Unreadable(UNREADABLE)
+
+
+def read(located: Mapping[str, Any]) -> Iterator[str | Unreadable]:
     """The SMILES of all files that `chemscale.data.sources.locate` found, in order, as they stand there.
 
-    None stands for a row that cannot be read: one with a stray quote, a SMILES with a NUL in it, or a line of more than
-    1 MiB. An empty text is a row without a SMILES. Bytes that are no UTF-8 stay in their own row: as part of a SMILES
-    they are no SMILES (the text is not ASCII), elsewhere they do not matter.
+    An `Unreadable` is a row from which none can be taken. Its reasons are unreadable_row (a SMILES with a NUL in it, a
+    line of more than 1 MiB, a cell of more than 131,072 characters), stray_quote, and more_cells_than_columns (so that
+    it is open which of them is the SMILES). An empty text is a row without a SMILES. Bytes that are no UTF-8 stay in
+    their own row: as part of a SMILES they are no SMILES (the text is not ASCII), elsewhere they do not matter.
 
     Raises:
-        DataError: a file is missing or empty, damaged or cut, no text (a web page, UTF-16, no gzip by a name in .gz),
-            lacks the column, or has a quote that is never closed. It names the file and about how many rows were read.
+        DataError: a file is missing or empty, damaged or cut, no text or something else than its name says (a web page,
+            a pointer of git LFS, a spreadsheet, UTF-16, no gzip by a name in .gz and so on), lacks the column or has
+            several of its name, or would take too much memory. It names the file, and about how many rows were read.
     """
     for name in located["files"]:
         path = Path(name)
@@ -59,27 +89,37 @@ def read(located: Mapping[str, Any]) -> Iterator[str | None]:
                 raise DataError(f"read molecules from {path}", f"the format {other!r}", "name a source of molecules")
 
 
-def own_file(path: Path, column: str | None) -> Iterator[str | None]:
+def own_file(path: Path, column: str | None) -> Iterator[str | Unreadable]:
     """The SMILES of a user's file, in order: CSV, TSV or Parquet by `column`, SMI or TXT by the first word of a line.
 
-    Text may be packed: .csv.gz and so on. Rows are those that `read` describes.
+    Text may be packed: .csv.gz and so on. Rows are those that `read` describes. In SMI and TXT, the first word ends at
+    a blank or a tab; where a CXSMILES extension (`|...|`) follows it, the extension is a part of the row's text.
 
     Raises:
         DataError: as `read`.
     """
-    kind, packed = kind_of(path)
+    kind, packed = _kind_of(path)
     if kind == ".parquet":
         return _whole(path, _parquet_column(path, column))
     lines = _unpacked(path) if packed else _plain(path)
     if kind in (".csv", ".tsv"):
-        return _whole(path, _table_column(path, lines, "," if kind == ".csv" else "\t", column))
+        return _whole(path, _table_column(path, lines, kind, column))
     return _whole(path, _first_words(lines))
 
 
-def kind_of(path: Path) -> tuple[str, bool]:
+def check_own_file(path: Path, column: str | None) -> None:
+    """See that a user's file is one of molecules, by its first rows: what takes time for a large file comes after.
+
+    Raises:
+        DataError: as `own_file`.
+    """
+    for _ in islice(own_file(path, column), _CHECKED_ROWS):
+        pass
+
+
+def _kind_of(path: Path) -> tuple[str, bool]:
     """What a file is by its name, and whether it is packed; refuses what is no file of a known kind."""
-    if not path.is_file():
-        raise DataError(f"read molecules from {path}", "no such file", "give the path from the folder of the run")
+    regular_file(path, DataError, _WHOLE_FILE)
     packed = path.suffix.lower() == _PACKED
     plain = Path(path.stem) if packed else path
     kind = plain.suffix.lower()
@@ -89,17 +129,23 @@ def kind_of(path: Path) -> tuple[str, bool]:
             f"a file of kind {kind + _PACKED if packed else kind!r}",
             "csv, tsv, smi, txt, each plain or in gzip (.gz), or parquet",
         )
+    status = path.stat()
+    on_disk = 512 * status.st_blocks
+    # some file systems do not say how much is on the disk
+    if status.st_size > _SPARSE and 0 < on_disk * _SPARSE_RATIO < status.st_size:
+        found = f"a file of {status.st_size:,} bytes, of which {on_disk:,} are on the disk"
+        raise DataError(f"read molecules from {path}", found, "give a whole file, without holes")
     return kind, packed
 
 
-def _whole(path: Path, rows: Iterator[str | None]) -> Iterator[str | None]:
+def _whole(path: Path, rows: Iterator[str | Unreadable]) -> Iterator[str | Unreadable]:
     """The rows of one file; an error where there are none, or where the file is damaged after some."""
     count = 0
     try:
         for row in rows:
             count += 1
             # RDKit reads a SMILES with a NUL at its end as if that were not there
-            yield None if row is not None and "\0" in row else row
+            yield _UNREADABLE if isinstance(row, str) and "\0" in row else row
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(
             f"read molecules from {path}",
@@ -114,17 +160,40 @@ def _whole(path: Path, rows: Iterator[str | None]) -> Iterator[str | None]:
 
 
 def _plain(path: Path) -> Iterator[bytes | None]:
-    with open(path, "rb") as stream:
-        yield from _lines(path, stream)
+    with open_regular(path, DataError, _WHOLE_FILE) as stream:
+        yield from _lines(path, cast(io.BufferedReader, stream))
 
 
 def _unpacked(path: Path) -> Iterator[bytes | None]:
-    with open(path, "rb") as packed:
-        _refuse(path, packed.peek(1024))
-        if not packed.peek(2).startswith(_GZIP):
+    with open_regular(path, DataError, _WHOLE_FILE) as opened:
+        packed = cast(io.BufferedReader, opened)
+        beginning = packed.read(BEGINNING)
+        packed.seek(0)
+        if not beginning.startswith(_GZIP):
+            _refuse(path, beginning)
             raise DataError(f"read molecules from {path}", "no gzip", "rename it, or give the gzip file")
+        _check_ratio(path, packed)
         with gzip.GzipFile(fileobj=packed) as stream:
             yield from _lines(path, stream)
+
+
+def _check_ratio(path: Path, packed: io.BufferedReader) -> None:
+    """Refuse a gzip file that unpacks to far more than a list of molecules does, before its rows are read."""
+    unpacked = 0
+    # damage is met again where rows are counted
+    with suppress(OSError, EOFError, zlib.error), gzip.GzipFile(fileobj=packed) as stream:
+        while unpacked < _UNPACKED and packed.tell() <= _UNPACKED // _LARGEST_RATIO:
+            block = stream.read1(_BLOCK)
+            if not block:
+                break
+            unpacked += len(block)
+    if unpacked >= _UNPACKED:
+        raise DataError(
+            f"read molecules from {path}",
+            f"a gzip file of {path.stat().st_size:,} bytes that unpacks to more than {_LARGEST_RATIO} times as much",
+            "give a list or a table of molecules",
+        )
+    packed.seek(0)
 
 
 def _zipped(path: Path, member: str) -> Iterator[bytes | None]:
@@ -145,63 +214,65 @@ def _zipped(path: Path, member: str) -> Iterator[bytes | None]:
 
 def _refuse(path: Path, beginning: bytes) -> None:
     """Refuse what is surely no table or list of molecules, by its first bytes."""
-    if not beginning.removeprefix(_BYTE_ORDER_MARK):
-        raise DataError(f"read molecules from {path}", "an empty file", "give a file with at least one molecule")
-    if is_html(beginning):
-        raise DataError(
-            f"read molecules from {path}", "an HTML page instead of the data", "fetch the file itself, not its page"
-        )
-    if beginning.startswith(_UTF_16):
-        raise DataError(f"read molecules from {path}", "text in UTF-16", "save it as UTF-8")
+    kind = foreign_kind(beginning)
+    if kind is not None:
+        raise DataError(f"read molecules from {path}", kind.name, kind.do)
 
 
 def _lines(path: Path, stream: io.BufferedReader | gzip.GzipFile | zipfile.ZipExtFile) -> Iterator[bytes | None]:
     """The lines of a stream with their ends (LF, CRLF or CR), without a byte order mark.
 
-    None stands for a line of more than 1 MiB; no more than about that is held.
+    None stands for a line of more than 1 MiB, and comes as soon as that is known; no more than about that is held.
     """
     # read1, other than read, hands over what there is before it meets damage: the rows until there count
     beginning = stream.read1(_BLOCK)
-    _refuse(path, beginning)
-    rest, skipping = b"", False
-    block = beginning.removeprefix(_BYTE_ORDER_MARK)
+    _refuse(path, beginning[:BEGINNING])
+    rest, number = b"", 0
+    skipped = 0  # bytes of a long line, of which None was handed over already
+    block = beginning.removeprefix(BYTE_ORDER_MARK)
     while block:
         lines = (rest + block).splitlines(keepends=True)
         # a CR at the end may be half of a CRLF
         rest = b"" if lines[-1].endswith(b"\n") else lines.pop()
         for line in lines:
-            yield None if skipping or len(line) > _LONGEST_LINE else line
-            skipping = False
-        if len(rest) > _LONGEST_LINE:
+            if not skipped:
+                yield None if len(line) > _LONGEST_LINE else line
+            skipped = 0
+        number += len(lines)
+        if skipped or len(rest) > _LONGEST_LINE:
+            if not skipped:
+                yield None
+            skipped += len(rest)
+            if skipped > _ENDLESS_LINE:
+                found = f"more than {_ENDLESS_LINE >> 20} MiB without a line break after line {number:,}"
+                raise DataError(f"read molecules from {path}", found, "give a text with a molecule on each line")
             # the last byte stays: it may be a CR, which ends the line
-            rest, skipping = rest[-1:], True
+            rest = rest[-1:]
         block = stream.read1(_BLOCK)
-    if rest:
-        yield None if skipping else rest
-
-
-def _text(line: bytes) -> str:
-    # other bytes than UTF-8 become single surrogates: they stay in their place, and are no SMILES
-    return line.decode("utf-8", "surrogateescape")
+    if rest and not skipped:
+        yield rest
 
 
 # from lines to SMILES
 
 
-def _first_words(lines: Iterator[bytes | None]) -> Iterator[str | None]:
+def _first_words(lines: Iterator[bytes | None]) -> Iterator[str | Unreadable]:
     for line in lines:
         if line is None:
-            yield None
+            yield _UNREADABLE
             continue
-        words = _text(line).split(maxsplit=1)
-        yield words[0] if words else ""
+        text = text_of(line).strip(" \t\r\n")
+        word, *rest = re.split("[ \t]+", text, maxsplit=1)
+        # an extension says more of the molecule than the word does: without it, it would be another molecule
+        extended = rest and rest[0].startswith("|") and "|" in rest[0][1:]
+        yield text if extended else word
 
 
-def _second_columns(lines: Iterator[bytes | None]) -> Iterator[str | None]:
-    """The SMILES of lines of CID, tab, SMILES; None for a line without a tab."""
+def _second_columns(lines: Iterator[bytes | None]) -> Iterator[str | Unreadable]:
+    """The SMILES of lines of CID, tab, SMILES; a line without a tab cannot be read."""
     for line in lines:
         _, tab, smiles = (line or b"").partition(b"\t")
-        yield _text(smiles).strip() if tab else None
+        yield text_of(smiles).strip() if tab else _UNREADABLE
 
 
 def identifiers(path: Path) -> Iterator[tuple[int, str]]:
@@ -213,87 +284,96 @@ def identifiers(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _table_column(
-    path: Path, lines: Iterator[bytes | None], delimiter: str, column: str | None
-) -> Iterator[str | None]:
-    numbered = enumerate(lines, 1)
-    header = _fields(path, next(numbered), numbered, delimiter)
-    if header is None:
-        raise DataError(f"read molecules from {path}", "a header that is none (line 1 is no row of a table)", "mend it")
-    at = header.index(_named(path, column, header))
-    for line in numbered:
-        row = _fields(path, line, numbered, delimiter)
-        if row is None:
-            yield None
-        elif row:  # a line without anything is no row
-            yield row[at] if at < len(row) else ""
+    path: Path, lines: Iterator[bytes | None], kind: str, column: str | None
+) -> Iterator[str | Unreadable]:
+    numbered = NumberedLines(lines)
+    delimiter, header, name = _header(path, numbered, kind, column)
+    at = header.index(name)
+    for row in table_rows(path, numbered, delimiter, len(header), at):
+        cells = row.cells
+        if cells is None:
+            yield Unreadable(row.reason)
+        elif at and any(cells[len(header) :]):
+            # a delimiter too many may stand before the SMILES or after it
+            yield Unreadable(MORE_CELLS)
+        else:
+            yield cells[at] if at < len(cells) else ""
 
 
-def _fields(
-    path: Path, line: tuple[int, bytes | None], following: Iterator[tuple[int, bytes | None]], delimiter: str
-) -> list[str] | None:
-    """The fields of the row that begins with a line; None where it cannot be read.
-
-    A quoted field may go on over the `following` lines, which are then taken from them.
-    """
-    number, content = line
-    if content is None:
-        return None
-    text = _text(content)
-    if '"' not in text:
-        text = text.rstrip("\r\n")
-        fields = text.split(delimiter) if text else []
-        too_long = len(text) > _LONGEST_FIELD and max(map(len, fields)) > _LONGEST_FIELD
-        return None if too_long else fields
-    # strict: else a quote that is never closed swallows all lines after it as one row
-    reader = csv.reader(chain([text], _continued(path, number, following)), delimiter=delimiter, strict=True)
-    try:
-        return next(reader)
-    except csv.Error as error:
-        if reader.line_num == 1:
-            return None
-        raise _unclosed(path, number, str(error)) from None
-
-
-def _continued(path: Path, begun: int, following: Iterator[tuple[int, bytes | None]]) -> Iterator[str]:
-    for number, line in following:
-        if line is None:
-            raise _unclosed(path, begun, f"line {number} has more than 1 MiB")
-        yield _text(line)
-
-
-def _unclosed(path: Path, number: int, reason: str) -> DataError:
-    return DataError(
-        f"read molecules from {path}", f"a quote in line {number} that is not closed there ({reason})", "mend that line"
-    )
+def _header(path: Path, lines: NumberedLines, kind: str, column: str | None) -> tuple[str, list[str], str]:
+    """The delimiter of a table, the names of its columns, and the name of the column that is read."""
+    number, line = next(((number, line) for number, line in lines if line is None or line.strip()), (1, b""))
+    usual = "," if kind == ".csv" else "\t"
+    delimiters = [usual, *(other for other in _DELIMITERS if other != usual)]
+    if line is not None and (hint := _EXCEL_HINT.fullmatch(line)):
+        delimiters = [hint[1].decode()]
+        number, line = next(lines, (number, b""))
+    if line is None:
+        found = f"a header that is none (line {number} has more than 1 MiB)"
+        raise DataError(f"read molecules from {path}", found, "give a table with a header")
+    headers = {}
+    takers = {}
+    for delimiter in delimiters:
+        cells, taken = split_row(line, lines, delimiter)
+        lines.give_back(taken)
+        if cells is not None:
+            headers[delimiter], takers[delimiter] = cells, len(taken)
+    # the usual delimiter comes first; another one is certain where it alone gives the column
+    fitting = [delimiter for delimiter, names in headers.items() if column in names]
+    chosen = delimiters[0]
+    if fitting and chosen not in fitting and kind == ".csv" and len(fitting) == 1:
+        chosen = fitting[0]
+        log = logging.getLogger("chemscale.data")
+        log.info("%s: cells are separated by %s", path, _DELIMITERS[chosen])
+    names = headers.get(chosen)
+    if column is None or names is None or column not in names:
+        raise _without_column(path, line, number, column, chosen, headers)
+    for _ in range(takers[chosen]):
+        next(lines)
+    return chosen, names, _named(path, column, names)
 
 
-def _parquet_column(path: Path, column: str | None) -> Iterator[str | None]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def _without_column(
+    path: Path, line: bytes, number: int, column: str | None, usual: str, headers: Mapping[str, list[str]]
+) -> DataError:
+    """The error of a header without the column; it names the delimiter, where another one than the usual is likely."""
+    likely = max(headers, key=lambda delimiter: (len(headers[delimiter]), delimiter == usual), default=None)
+    if likely is None or (usual not in headers and len(headers[likely]) == 1):
+        if line.rstrip(b"\r\n").count(b'"') % 2:
+            found, do = f"a quote in line {number} that is not closed there", "close it, or double it"
+        else:
+            found, do = f"a header that is none (line {number} is no row of a table)", "give a table with a header"
+        return DataError(f"read molecules from {path}", found, do)
+    names = [_seen(name) for name in headers[likely]]
+    if likely == usual or len(names) == 1:
+        found = f"the columns {', '.join(names) or '(none)'}"
+        return DataError(f"read the column {column!r} of {path}", found, "name one of them")
+    found = f"the columns {likely.join(names)} (separated by {_DELIMITERS[likely]})"
+    do = "name one of them" if usual == "," else f"end its name in .csv, or separate them by {_DELIMITERS[usual]}"
+    return DataError(f"read the column {column!r} of {path}", found, do)
 
-    with open(path, "rb") as stream:
-        _refuse(path, stream.read(1024))
-    try:
-        with pq.ParquetFile(path) as file:
-            name = _named(path, column, file.schema_arrow.names)
-            kind = file.schema_arrow.field(name).type
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-                raise DataError(
-                    f"read the column {name!r} of {path}", f"values of type {kind}", "name a column of text"
-                )
-            for batch in file.iter_batches(columns=[name]):
-                # by way of bytes: Parquet does not promise that its texts are UTF-8
-                for value in batch.column(0).cast(pa.large_binary()).to_pylist():
-                    yield None if value and len(value) > _LONGEST_LINE else _text(value or b"")
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"read molecules from {path}", f"no Parquet ({error})", "give a whole Parquet file") from None
+
+def _seen(name: str) -> str:
+    """A column's name, in quotes where it is not clear without."""
+    return name if name and WHITE_SPACE.sub(" ", name).strip() == name else repr(name)
 
 
 def _named(path: Path, column: str | None, columns: list[str]) -> str:
+    """The one column of a name; another one that differs in blanks alone makes it ambiguous."""
     if column is None or column not in columns:
-        raise DataError(
-            f"read the column {column!r} of {path}",
-            f"the columns {', '.join(columns) or '(none)'}",
-            "set data.NAME.column to one of them",
-        )
+        names = ", ".join(_seen(name) for name in columns) or "(none)"
+        raise DataError(f"read the column {column!r} of {path}", f"the columns {names}", "name one of them")
+    same = [place for place, name in enumerate(columns) if WHITE_SPACE.sub("", name) == WHITE_SPACE.sub("", column)]
+    if len(same) > 1:
+        found = " and ".join(f"{columns[place]!r} (column {place + 1})" for place in same)
+        raise DataError(f"read the column {column!r} of {path}", found, "give each column a name of its own")
     return column
+
+
+def _parquet_column(path: Path, column: str | None) -> Iterator[str | Unreadable]:
+    with open_regular(path, DataError, _WHOLE_FILE) as stream:
+        beginning = stream.read(BEGINNING)
+    if not beginning.startswith(b"PAR1"):
+        _refuse(path, beginning)
+    for text in texts(path, lambda columns: _named(path, column, columns), _LONGEST_LINE):
+        yield _UNREADABLE if text is None else text_of(text)

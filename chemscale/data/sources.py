@@ -13,7 +13,7 @@ from chemscale.catalogue import CATALOGUE, Published
 from chemscale.data.archives import members
 from chemscale.data.cache import file_stamp, hashes
 from chemscale.data.downloads import installed, obtain
-from chemscale.data.molecule_files import identifiers, kind_of
+from chemscale.data.molecule_files import check_own_file, identifiers
 from chemscale.errors import DataError
 from chemscale.families import LANGUAGE, POTENTIALS
 from chemscale.io import sha256_file
@@ -42,7 +42,8 @@ def locate(section: Mapping[str, Any], cache: Path, downloads: Mapping[str, Any]
     if name == "file":
         path = Path(section["path"])
         if domain == LANGUAGE:
-            kind_of(path)
+            # before the whole file is read for its sha256
+            check_own_file(path, section.get("column"))
         elif not path.is_file():
             raise DataError(f"read frames from {path}", "no such file", "give the path from the folder of the run")
         own_file_found = {

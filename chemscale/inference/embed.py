@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from chemscale.data.molecule_files import Unreadable, own_file
 from chemscale.data.tokenizer import PAD
 from chemscale.errors import InputError
 from chemscale.inference.language import LanguageModel, load
@@ -64,8 +65,6 @@ def embed(cell: Path, file: Path, out: Path, column: str | None = None) -> dict[
     Raises:
         InputError: the cell, the file or the column is not there.
     """
-    from chemscale.data import molecule_files
-
     asked = load(cell)
     rejected: Counter[str] = Counter()
     rows = 0
@@ -77,7 +76,7 @@ def embed(cell: Path, file: Path, out: Path, column: str | None = None) -> dict[
             pa.field("rejected", pa.string()),
         ]
     )
-    smiles = molecule_files.own_file(file, column)
+    smiles = own_file(file, column)
     with atomic_path(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for part in _parts(smiles):
             table, reasons = _embedded(asked, part, rows, schema)
@@ -89,14 +88,14 @@ def embed(cell: Path, file: Path, out: Path, column: str | None = None) -> dict[
     return {"rows": rows, "embedded": rows - rejected.total(), "rejected": dict(sorted(rejected.items()))}
 
 
-def _parts(rows: Iterable[str | None]) -> Iterator[list[str | None]]:
+def _parts(rows: Iterable[str | Unreadable]) -> Iterator[list[str | Unreadable]]:
     stream = iter(rows)
     while part := list(islice(stream, _ROWS)):
         yield part
 
 
 def _embedded(
-    asked: LanguageModel, part: list[str | None], first: int, schema: pa.Schema
+    asked: LanguageModel, part: list[str | Unreadable], first: int, schema: pa.Schema
 ) -> tuple[pa.Table, list[str]]:
     from chemscale.data.molecules import Converted, convert
 
@@ -111,7 +110,7 @@ def _embedded(
     known = iter(vectors(asked.model, strings))
     columns = {
         "row": list(range(first, first + len(part))),
-        "smiles": [None if text is None else text.encode("utf-8", "replace").decode() for text in part],
+        "smiles": [None if isinstance(text, Unreadable) else text.encode("utf-8", "replace").decode() for text in part],
         "embedding": [None if reason else next(known) for reason in reasons],
         "rejected": reasons,
     }
