@@ -56,7 +56,7 @@ _PATTERNS = (
     (re.compile(rb"\x80[\x02-\x05]"), Kind("a Python pickle", "save the table as CSV or Parquet")),
     (re.compile(rb"(?s:.{257})ustar"), Kind("a tar archive", _UNPACK)),
     (re.compile(rb"\s*(?:\{\s*\"|\[\s*\{)"), Kind("JSON", "save it as CSV or Parquet")),
-    (re.compile(rb"(?:.*\r?\n){3}.*\bV[23]000\b"), Kind("an SDF or MOL file", _CONVERT)),
+    (re.compile(rb"(?:.*\r?\n){3}[ \d]+V[23]000[ \t]*(?:[\r\n]|\Z)"), Kind("an SDF or MOL file", _CONVERT)),
     (re.compile(rb"(?:#.*\r?\n|\s)*@<TRIPOS>"), Kind("a MOL2 file", _CONVERT)),
     (
         re.compile(
@@ -65,7 +65,7 @@ _PATTERNS = (
         ),
         Kind("a PDB file", _CONVERT),
     ),
-    (re.compile(rb"(?:#.*\r?\n)*data_\S*\s*\r?\n(?:#.*\r?\n|\s)*(?:_|loop_)"), Kind("a CIF file", _CONVERT)),
+    (re.compile(rb"(?:#.*\r?\n)*data_[^\s,;|\"]*[ \t]*\r?\n(?:#.*\r?\n|\s)*(?:_|loop_)"), Kind("a CIF file", _CONVERT)),
     (
         re.compile(rb" *\d+ *\r?\n.*\r?\n *[A-Z][a-z]?(?:\s+-?\d+\.\d*(?:[eE][-+]?\d+)?){3}"),
         Kind("an XYZ file", "give molecules as SMILES, or name it as structures"),

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, cast
 from chemscale.data.delimited import UNREADABLE, NumberedLines, split_row, table_rows, text_of
 from chemscale.data.file_kinds import BEGINNING, BYTE_ORDER_MARK, foreign_kind
 from chemscale.data.parquet_column import texts
-from chemscale.errors import DataError
+from chemscale.errors import DataError, shown
 from chemscale.io import open_regular, regular_file
 
 # Columns of the identifier table of `chemicals`, which has no header
@@ -44,10 +44,11 @@ _LARGEST_RATIO = 200
 _SPARSE = 1 << 30
 _SPARSE_RATIO = 100
 _CHECKED_ROWS = 1000
+_LISTED = 20
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
 _EXCEL_HINT = re.compile(rb'"?sep=([,;\t|])"?[\r\n]*', re.IGNORECASE)
 # white space of every kind, and characters that are not seen
-WHITE_SPACE = re.compile("[\\s\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]+")
+WHITE_SPACE = re.compile("[\\s\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]+")
 _WHOLE_FILE = "give the path from the folder of the run"
 MORE_CELLS = "more_cells_than_columns"
 
@@ -161,12 +162,11 @@ def _whole(path: Path, rows: Iterator[str | Unreadable]) -> Iterator[str | Unrea
 
 def _plain(path: Path) -> Iterator[bytes | None]:
     with open_regular(path, DataError, _WHOLE_FILE) as stream:
-        yield from _lines(path, cast(io.BufferedReader, stream))
+        yield from _lines(path, stream)
 
 
 def _unpacked(path: Path) -> Iterator[bytes | None]:
-    with open_regular(path, DataError, _WHOLE_FILE) as opened:
-        packed = cast(io.BufferedReader, opened)
+    with open_regular(path, DataError, _WHOLE_FILE) as packed:
         beginning = packed.read(BEGINNING)
         packed.seek(0)
         if not beginning.startswith(_GZIP):
@@ -324,7 +324,7 @@ def _header(path: Path, lines: NumberedLines, kind: str, column: str | None) -> 
     if fitting and chosen not in fitting and kind == ".csv" and len(fitting) == 1:
         chosen = fitting[0]
         log = logging.getLogger("chemscale.data")
-        log.info("%s: cells are separated by %s", path, _DELIMITERS[chosen])
+        log.info("%s: its cells are separated by %s", shown(path), _DELIMITERS[chosen])
     names = headers.get(chosen)
     if column is None or names is None or column not in names:
         raise _without_column(path, line, number, column, chosen, headers)
@@ -344,25 +344,26 @@ def _without_column(
         else:
             found, do = f"a header that is none (line {number} is no row of a table)", "give a table with a header"
         return DataError(f"read molecules from {path}", found, do)
-    names = [_seen(name) for name in headers[likely]]
-    if likely == usual or len(names) == 1:
-        found = f"the columns {', '.join(names) or '(none)'}"
+    if likely == usual or len(headers[likely]) == 1:
+        found = f"the columns {_listed(headers[likely], ', ')}"
         return DataError(f"read the column {column!r} of {path}", found, "name one of them")
-    found = f"the columns {likely.join(names)} (separated by {_DELIMITERS[likely]})"
+    found = f"the columns {_listed(headers[likely], likely)} (separated by {_DELIMITERS[likely]})"
     do = "name one of them" if usual == "," else f"end its name in .csv, or separate them by {_DELIMITERS[usual]}"
     return DataError(f"read the column {column!r} of {path}", found, do)
 
 
-def _seen(name: str) -> str:
-    """A column's name, in quotes where it is not clear without."""
-    return name if name and WHITE_SPACE.sub(" ", name).strip() == name else repr(name)
+def _listed(columns: list[str], delimiter: str) -> str:
+    """The names of columns, in quotes where blanks are at their ends; of many, the first ones."""
+    names = [name if name and WHITE_SPACE.sub(" ", name).strip() == name else repr(name) for name in columns]
+    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+    return (delimiter.join(names[:_LISTED]) or "(none)") + more
 
 
 def _named(path: Path, column: str | None, columns: list[str]) -> str:
     """The one column of a name; another one that differs in blanks alone makes it ambiguous."""
     if column is None or column not in columns:
-        names = ", ".join(_seen(name) for name in columns) or "(none)"
-        raise DataError(f"read the column {column!r} of {path}", f"the columns {names}", "name one of them")
+        found = f"the columns {_listed(columns, ', ')}"
+        raise DataError(f"read the column {column!r} of {path}", found, "name one of them")
     same = [place for place, name in enumerate(columns) if WHITE_SPACE.sub("", name) == WHITE_SPACE.sub("", column)]
     if len(same) > 1:
         found = " and ".join(f"{columns[place]!r} (column {place + 1})" for place in same)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from chemscale.errors import DataError
-from chemscale.io import open_parquet
+from chemscale.io import open_parquet, open_regular
 
-_BATCH_BYTES = 1 << 26  # of the texts of a batch that are held at once
+_BATCH_ROWS = 1 << 16
+_BATCH_BYTES = 1 << 26  # of the texts of a batch
 # A page of a column chunk is unpacked at once, and its size is not known before. Tables of molecules shrink to a tenth
 # or so; what shrinks to less than a fiftieth and is large may be a bomb.
 _LARGE_CHUNK = 1 << 27  # bytes, unpacked
 _LARGEST_RATIO = 50
 _LARGEST_CHUNK = 1 << 30  # bytes, unpacked
-# a file of few bytes can announce any number of rows, of one value or of none
-_ROWS_PER_BYTE = 1000
+# a file of few bytes can announce any number of rows, of one value or of none: for a start, and per byte of the file
 _SPARE_ROWS = 1_000_000
+_ROWS_PER_BYTE = 100
+_SPARE_TEXT = 1 << 30  # bytes
+_TEXT_PER_BYTE = 1000
+# the beginning of a dictionary page in Thrift's compact protocol: its kind, 2, and its unpacked size
+_DICTIONARY_PAGE = re.compile(rb"\x15\x04\x15([\x80-\xff]*[\x00-\x7f])", re.DOTALL)
 _WRITE_AGAIN = "write it again with row groups of at most a million rows"
 
 
@@ -34,7 +40,7 @@ def texts(path: Path, choose: Callable[[list[str]], str], longest: int) -> Itera
     Raises:
         DataError: the file is no whole Parquet file, the column holds no text, or it would take too much memory or
             time: a column chunk of more than 1 GiB, or of more than 128 MiB that are packed to less than a fiftieth;
-            more than 1,000 rows per byte of the file.
+            more rows or text than a table of molecules of that many bytes has.
     """
     import pyarrow as pa
 
@@ -46,51 +52,64 @@ def texts(path: Path, choose: Callable[[list[str]], str], longest: int) -> Itera
         is_text = pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_string_view(value)
         if not (is_text or pa.types.is_null(value)):
             raise DataError(f"read the column {name!r} of {path}", f"values of type {kind}", "name a column of text")
-        _check_size(path, file.metadata, file.schema_arrow.names.index(name), name)
-    # as codes and a dictionary: one long value may stand for any number of rows
-    with open_parquet(path, DataError, do, read_dictionary=[name] if is_text else None) as file:
-        for batch in file.iter_batches(columns=[name]):
-            yield from _values(batch.column(0), longest)
+        _check_size(path, file.metadata, name)
+        rows = min(_BATCH_ROWS, max(1, _BATCH_BYTES // max(1, _repeated(path, file.metadata, name))))
+        size, total, read = path.stat().st_size, 0, 0
+        for batch in file.iter_batches(columns=[name], batch_size=rows):
+            column = batch.column(name)
+            read += len(column)
+            if pa.types.is_null(column.type):
+                yield from (b"" for _ in range(len(column)))
+                continue
+            if pa.types.is_dictionary(column.type):
+                column = column.dictionary_decode()
+            # by way of bytes: Parquet does not promise that its texts are UTF-8
+            for text in column.cast(pa.large_binary()).to_pylist():
+                text = text or b""
+                total += len(text)
+                yield None if len(text) > longest else text
+            if total > _SPARE_TEXT + _TEXT_PER_BYTE * size:
+                found = f"more than {total:,} bytes of text in a file of {size:,} bytes"
+                raise DataError(f"read the column {name!r} of {path}", found, "give a table of molecules")
+        if read != file.metadata.num_rows:
+            found = f"{read:,} rows where it announces {file.metadata.num_rows:,}"
+            raise DataError(f"read the column {name!r} of {path}", found, do)
 
 
-def _check_size(path: Path, metadata: Any, place: int, name: str) -> None:
-    size = path.stat().st_size
-    most_rows = _SPARE_ROWS + _ROWS_PER_BYTE * size
+def _chunks(metadata: Any, name: str) -> Iterator[tuple[Any, int]]:
+    """What a file says of a column's part in each row group, and of the group's rows."""
+    places = [place for place in range(metadata.num_columns) if metadata.schema.column(place).path == name]
     for group in range(metadata.num_row_groups):
         row_group = metadata.row_group(group)
-        for index in range(row_group.num_columns):
-            chunk = row_group.column(index)
-            if chunk.path_in_schema != name:
-                continue
-            unpacked, packed = chunk.total_uncompressed_size, chunk.total_compressed_size
-            if max(chunk.num_values, row_group.num_rows) > most_rows or chunk.num_values != row_group.num_rows:
-                found = f"{chunk.num_values:,} values for {row_group.num_rows:,} rows in a file of {size:,} bytes"
-                raise DataError(f"read the column {name!r} of {path}", found, "give a whole Parquet file")
-            if unpacked > _LARGEST_CHUNK or unpacked > max(_LARGE_CHUNK, _LARGEST_RATIO * packed):
-                found = f"a row group of {unpacked:,} bytes in {packed:,} packed ones"
-                raise DataError(f"read the column {name!r} of {path}", found, _WRITE_AGAIN)
+        for place in places:
+            yield row_group.column(place), row_group.num_rows
+
+
+def _repeated(path: Path, metadata: Any, name: str) -> int:
+    """The most bytes of one text that may stand for many rows, as far as the file tells before it is read."""
+    most = 0
+    with open_regular(path, DataError) as stream:
+        for chunk, _ in _chunks(metadata, name):
+            if "DELTA_BYTE_ARRAY" in chunk.encodings:
+                most = max(most, chunk.total_uncompressed_size)
+            stream.seek(max(0, chunk.dictionary_page_offset or chunk.data_page_offset))
+            if (page := _DICTIONARY_PAGE.match(stream.read(16))) is not None:
+                size = sum((byte & 127) << 7 * place for place, byte in enumerate(page[1]))
+                most = max(most, size // 2)
+    return most
+
+
+def _check_size(path: Path, metadata: Any, name: str) -> None:
+    size = path.stat().st_size
+    most_rows = _SPARE_ROWS + _ROWS_PER_BYTE * size
+    found, do = "", "give a table of molecules"
     if metadata.num_rows > most_rows:
         found = f"{metadata.num_rows:,} rows in a file of {size:,} bytes"
-        raise DataError(f"read the column {name!r} of {path}", found, "give a whole Parquet file")
-
-
-def _values(column: Any, longest: int) -> Iterator[bytes | None]:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if pa.types.is_null(column.type):
-        yield from (b"" for _ in range(len(column)))
-        return
-    if pa.types.is_dictionary(column.type):
-        # by way of bytes: Parquet does not promise that its texts are UTF-8
-        values = column.dictionary.cast(pa.large_binary())
-        lengths = pc.binary_length(values)
-        if (pc.sum(lengths.take(column.indices)).as_py() or 0) <= _BATCH_BYTES:
-            column = values.take(column.indices)
-        else:
-            for code in column.indices.to_pylist():
-                long = code is not None and lengths[code].as_py() > longest
-                yield None if long else (values[code].as_py() if code is not None else b"") or b""
-            return
-    for text in column.cast(pa.large_binary()).to_pylist():
-        yield None if text and len(text) > longest else text or b""
+    for chunk, rows in _chunks(metadata, name):
+        unpacked, packed = chunk.total_uncompressed_size, chunk.total_compressed_size
+        if chunk.num_values != rows:
+            found = f"a row group of {rows:,} rows with {chunk.num_values:,} values"
+        elif unpacked > _LARGEST_CHUNK or unpacked > max(_LARGE_CHUNK, _LARGEST_RATIO * packed):
+            found, do = f"a row group of {unpacked:,} bytes in {packed:,} packed ones", _WRITE_AGAIN
+    if found:
+        raise DataError(f"read the column {name!r} of {path}", found, do)

@@ -63,8 +63,13 @@ def embed(cell: Path, file: Path, out: Path, column: str | None = None) -> dict[
         column: that holds the SMILES, for a table.
 
     Raises:
-        InputError: the cell, the file or the column is not there.
+        InputError: the cell, the file or the column is not there, the file is none of molecules, or `out` is that file
+            or no regular one.
     """
+    smiles = own_file(file, column)
+    if out.exists() and (not out.is_file() or out.samefile(file)):
+        found = "the molecules' own file" if out.is_file() else "no regular file"
+        raise InputError(f"write vectors to {out}", found, "name a file that may be written")
     asked = load(cell)
     rejected: Counter[str] = Counter()
     rows = 0
@@ -76,7 +81,6 @@ def embed(cell: Path, file: Path, out: Path, column: str | None = None) -> dict[
             pa.field("rejected", pa.string()),
         ]
     )
-    smiles = own_file(file, column)
     with atomic_path(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for part in _parts(smiles):
             table, reasons = _embedded(asked, part, rows, schema)
