@@ -214,6 +214,12 @@ def test_a_damaged_page_never_passes_as_another_number_of_rows(tmp_path, encodin
         except DataError:
             found.add(0)
     assert found == {0, 50}
+    # the number of values that a page announces
+    for place in range(4, pages):
+        if whole[place : place + 1] == varint(50):
+            path.write_bytes(whole[:place] + varint(20) + whole[place + 1 :])
+            with pytest.raises(DataError, match=r"20 rows where it announces 50|no readable Parquet"):
+                list(own_file(path, "smiles"))
 
 
 def test_tables_of_many_columns_are_read(tmp_path):
@@ -227,7 +233,7 @@ def test_tables_of_many_columns_are_read(tmp_path):
 
 def test_a_gigabyte_is_enough(tmp_path):
     """The worst of these files, one after another in a process of its own."""
-    write(tmp_path / "long.parquet", repeated(100 << 20, 1000), compression="zstd", store_schema=False)
+    write(tmp_path / "long.parquet", repeated(60 << 20, 1000), compression="zstd", store_schema=False)
     write(tmp_path / "page.parquet", ["C" * (1 << 20)] * 120, compression="zstd", use_dictionary=False,
           data_page_size=1 << 30)  # fmt: skip
     (tmp_path / "line.csv").write_bytes(b"smiles\n" + b"C" * (60 << 20) + b"\nCCO\n")

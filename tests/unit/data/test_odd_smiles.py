@@ -142,7 +142,11 @@ def test_tables_of_odd_smiles_hold_what_was_written(tmp_path, expected):
 
 
 @MANY
-@given(lines=st.lists(st.tuples(texts(), st.sampled_from(["", " ethanol", "\tno 1", " a|b|"])), min_size=1, max_size=6))
+@given(
+    lines=st.lists(
+        st.tuples(texts(), st.sampled_from(["", " ethanol", "\tno 1", " a|b|", " |^1:0| x"])), min_size=1, max_size=6
+    )
+)
 def test_lists_of_odd_smiles_are_read_up_to_the_name(tmp_path, lines):
     path = tmp_path / "odd.smi"
     content = "".join(f"{text}{name}\n" for text, name in lines).encode("utf-8", "surrogatepass")
