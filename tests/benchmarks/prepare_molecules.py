@@ -30,9 +30,8 @@ from rows import timed_row, write_rows
 def sample(case: str, count: int, cache: Path) -> list[str]:
     """Rows of a published source, drawn with a fixed seed, in the source's order."""
     section = {"kind": "molecules", "source": case, "path": None, "column": None}
-    rows = [
-        row for row in molecule_files.read(sources.locate(section, cache, {"offline": False, "mirror": None})) if row
-    ]
+    located = sources.locate(section, cache, {"offline": False, "mirror": None})
+    rows = [row for row in molecule_files.read(located) if isinstance(row, str) and row]
     chosen = sorted(random.Random(2026).sample(range(len(rows)), min(count, len(rows))))
     return [rows[index] for index in chosen]
 
