@@ -66,11 +66,11 @@ def embed(cell: Path, file: Path, out: Path, column: str | None = None) -> dict[
         InputError: the cell, the file or the column is not there, the file is none of molecules, or `out` is that file
             or no regular one.
     """
+    asked = load(cell)
     smiles = own_file(file, column)
     if out.exists() and (not out.is_file() or out.samefile(file)):
         found = "the molecules' own file" if out.is_file() else "no regular file"
         raise InputError(f"write vectors to {out}", found, "name a file that may be written")
-    asked = load(cell)
     rejected: Counter[str] = Counter()
     rows = 0
     schema = pa.schema(
