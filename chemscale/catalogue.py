@@ -1,7 +1,7 @@
 """Published data sets as data: name, version, where from, checksum, licence, citation, parser and units.
 
-Adding a source whose format is known is a row here; another format is a parser in `chemscale.data.sources` (molecules)
-or `chemscale.data.published_frames` (frames).
+Adding a source whose format is known is a row here; another format is a parser in `chemscale.data.molecule_files`
+(molecules) or `chemscale.data.published_frames` (frames).
 """
 
 from __future__ import annotations

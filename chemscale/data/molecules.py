@@ -15,8 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from chemscale.data import sources
+from chemscale.data import molecule_files, sources
 from chemscale.data.constitution import constitution, framework, largest_fragment, quiet, without_stereo
+from chemscale.data.molecule_files import WHITE_SPACE, Unreadable
 from chemscale.data.pool import begin_item, end_items, ordered_map
 from chemscale.data.runs import DIGEST, ChunkUnits, Ledger, finish_chunk, run_path, work_folder, write_run
 from chemscale.data.selfies_encoder import encode
@@ -36,6 +37,11 @@ OVER_LIMIT = "over_time_limit"
 _BRACKETS = re.compile(r"\[[^\]]*\]")
 _RING_NUMBER = re.compile(r"%\d\d|\d")
 _ATOM_MAP = re.compile(r":\d+\]")
+# what may stand around a SMILES in its cell
+_BLANKS = " \t\n\v\f\r\u00a0"
+_EXTENSION = re.compile(r"\S+\s+\|.*\|.*", re.DOTALL)
+# bonds, and no arrows of a reaction
+_ARROWS = re.compile("->|<-")
 # stereo, an isotope, or a hydrogen atom by itself
 _STEREO = re.compile(r"[@/\\]|\[\d|\[H")
 
@@ -58,10 +64,11 @@ class Converted:
     group: str
 
 
-def convert(smiles: str | None, section: Mapping[str, Any]) -> Converted | str:
+def convert(smiles: str | Unreadable, section: Mapping[str, Any]) -> Converted | str:
     """The molecule of a row, or the reason why the row is rejected.
 
-    None stands for a row of the source that could not be read.
+    White space around the text does not matter. Within it, it is a reject: RDKit would take what follows as a name, and
+    the molecule would be another one. So is a CXSMILES extension (`CC |^1:0|`), which SELFIES cannot hold.
 
     The group is the constitution of the molecule's parent, or its framework where a study splits by scaffold and there
     is a ring; see `chemscale.data.constitution`.
@@ -70,18 +77,22 @@ def convert(smiles: str | None, section: Mapping[str, Any]) -> Converted | str:
     from rdkit import Chem
 
     quiet()
-    if smiles is None:
-        return "unreadable_row"
+    if isinstance(smiles, Unreadable):
+        return smiles.reason
+    smiles = smiles.strip(_BLANKS)
     if not smiles:
         return "empty"
     if limit := _beyond_limits(smiles):
         return limit
-    # RDKit's parser takes such a text up to the first character that it doesn't know
-    if not smiles.isascii():
+    if WHITE_SPACE.search(smiles):
+        return "cxsmiles_extension" if _EXTENSION.fullmatch(smiles) else "white_space"
+    # RDKit's parser takes a text up to the first character that is not ASCII, and passes over control characters at its
+    # ends
+    if not (smiles.isascii() and smiles.isprintable()):
         return "unparsable"
     molecule = Chem.MolFromSmiles(smiles)
     if molecule is None:
-        return "unparsable"
+        return "reaction" if ">" in _ARROWS.sub("", smiles) else "unparsable"
     if molecule.GetNumAtoms() == 0:
         return "empty"
     if molecule.GetRingInfo().NumRings() > _MAX_RINGS:
@@ -129,7 +140,7 @@ class _Unit:
 
     number: int
     first: int
-    rows: list[str | None]
+    rows: list[str | Unreadable]
     section: Mapping[str, Any]
     work: Path
     over_limit: frozenset[str]
@@ -145,7 +156,7 @@ def _convert_unit(unit: _Unit) -> Ledger:
     kept: list[Converted] = []
     places: list[int] = []
     for index, smiles in enumerate(unit.rows):
-        if unit.over_limit and smiles is not None and (digest := row_digest(smiles)) in unit.over_limit:
+        if unit.over_limit and isinstance(smiles, str) and (digest := row_digest(smiles)) in unit.over_limit:
             ledger.rejected[OVER_LIMIT] += 1
             ledger.over_limit.append(digest)
             continue
@@ -179,7 +190,7 @@ def _pinned_symbols(path: str) -> frozenset[str]:
     return frozenset(Tokenizer.load(Path(path)).vocabulary)
 
 
-def _convert_row(smiles: str | None, section: Mapping[str, Any]) -> Converted | str:
+def _convert_row(smiles: str | Unreadable, section: Mapping[str, Any]) -> Converted | str:
     try:
         return convert(smiles, section)
     except Exception:
@@ -226,12 +237,12 @@ def prepare(
 
     def retry(unit: _Unit, item: int) -> _Unit:
         smiles = unit.rows[item]
-        assert smiles is not None, "nothing is computed of a row that could not be read"
+        assert isinstance(smiles, str), "nothing is computed of a row that could not be read"
         log.warning("row %d took more than %g s and is rejected: %r", unit.first + item, ROW_SECONDS, smiles)
         slow.add(row_digest(smiles))
         return replace(unit, over_limit=frozenset(slow))
 
     known = frozenset(slow)
-    units = ChunkUnits(sources.read(located), UNIT_ROWS, work, chunk)
+    units = ChunkUnits(molecule_files.read(located), UNIT_ROWS, work, chunk)
     tasks = (_Unit(number, number * UNIT_ROWS, rows, section, work, known) for number, rows in units)
     finish_chunk(marker, units, ordered_map(_convert_unit, tasks, workers, retry), "molecules", located["record"])

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from chemscale.data.molecule_files import Unreadable, own_file
 from chemscale.data.tokenizer import PAD
 from chemscale.errors import InputError
 from chemscale.inference.language import LanguageModel, load
@@ -63,13 +64,12 @@ def embed(cell: Path, file: Path, out: Path, column: str | None = None) -> dict[
         column: that holds the SMILES, for a table.
 
     Raises:
-        InputError: the cell, the file or the column is missing, `out` cannot be written or is an input, or a vector is
-            not finite.
+        InputError: the cell, the file or the column is missing, the file holds no molecules, `out` cannot be written or
+            is an input, or a vector is not finite.
     """
-    from chemscale.data import sources
-
     output_file(out, [cell, file])
     asked = load(cell)
+    smiles = own_file(file, column)
     rejected: Counter[str] = Counter()
     rows = 0
     schema = pa.schema(
@@ -80,7 +80,6 @@ def embed(cell: Path, file: Path, out: Path, column: str | None = None) -> dict[
             pa.field("rejected", pa.string()),
         ]
     )
-    smiles = sources.own_file(file, column)
     with atomic_path(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for part in _parts(smiles):
             table, reasons = _embedded(asked, part, rows, schema)
@@ -92,14 +91,14 @@ def embed(cell: Path, file: Path, out: Path, column: str | None = None) -> dict[
     return {"rows": rows, "embedded": rows - rejected.total(), "rejected": dict(sorted(rejected.items()))}
 
 
-def _parts(rows: Iterable[str | None]) -> Iterator[list[str | None]]:
+def _parts(rows: Iterable[str | Unreadable]) -> Iterator[list[str | Unreadable]]:
     stream = iter(rows)
     while part := list(islice(stream, _ROWS)):
         yield part
 
 
 def _embedded(
-    asked: LanguageModel, part: list[str | None], first: int, schema: pa.Schema
+    asked: LanguageModel, part: list[str | Unreadable], first: int, schema: pa.Schema
 ) -> tuple[pa.Table, list[str]]:
     from chemscale.data.molecules import Converted, convert
 
@@ -117,7 +116,7 @@ def _embedded(
     known = iter(found)
     columns = {
         "row": list(range(first, first + len(part))),
-        "smiles": [None if text is None else text.encode("utf-8", "replace").decode() for text in part],
+        "smiles": [None if isinstance(text, Unreadable) else text.encode("utf-8", "replace").decode() for text in part],
         "embedding": [None if reason else next(known) for reason in reasons],
         "rejected": reasons,
     }

@@ -10,7 +10,17 @@ from chemscale.families import FAMILIES, LANGUAGE
 from chemscale.provenance import code_digest
 
 _RUNS = ("data/pool", "data/runs", "data/subsets")
-_SOURCES = ("catalogue", "data/archives", "data/cache", "data/downloads", "data/sources")
+_SOURCES = (
+    "catalogue",
+    "data/archives",
+    "data/cache",
+    "data/delimited",
+    "data/downloads",
+    "data/file_kinds",
+    "data/molecule_files",
+    "data/parquet_column",
+    "data/sources",
+)
 _MOLECULES = (
     "data/constitution",
     "data/molecules",

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from chemscale.config import Molecules
-from chemscale.data import assemble, molecules, sources
+from chemscale.data import assemble, molecule_files, molecules, sources
 from chemscale.data.pool import ordered_map
 from chemscale.study import data_settings
 
@@ -30,7 +30,8 @@ from rows import timed_row, write_rows
 def sample(case: str, count: int, cache: Path) -> list[str]:
     """Rows of a published source, drawn with a fixed seed, in the source's order."""
     section = {"kind": "molecules", "source": case, "path": None, "column": None}
-    rows = [row for row in sources.read(sources.locate(section, cache, {"offline": False, "mirror": None})) if row]
+    located = sources.locate(section, cache, {"offline": False, "mirror": None})
+    rows = [row for row in molecule_files.read(located) if isinstance(row, str) and row]
     chosen = sorted(random.Random(2026).sample(range(len(rows)), min(count, len(rows))))
     return [rows[index] for index in chosen]
 

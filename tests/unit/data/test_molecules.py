@@ -14,6 +14,7 @@ from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from chemscale.data import molecules, prepare_scaffolds, scaffolds
 from chemscale.data.constitution import constitution, framework
+from chemscale.data.molecule_files import Unreadable
 from chemscale.data.runs import open_arrow, read_ledger
 from chemscale.errors import DataError
 from chemscale.io import read_json
@@ -94,7 +95,7 @@ def test_a_row_that_breaks_a_library_is_counted(monkeypatch, own_file, build, tm
     monkeypatch.setattr(molecules, "encode", fail)
     manifest = build(own_file(["CCO", "CCC"], max_reject_share=0.5), tmp_path / "out")
     assert (manifest["rows_kept"], manifest["rejected"]) == (1, {"not_convertible": 1})
-    assert molecules.convert(None, POLICY) == "unreadable_row"
+    assert molecules.convert(Unreadable("unreadable_row"), POLICY) == "unreadable_row"
 
 
 def test_a_tie_of_fragments_does_not_depend_on_their_order():
@@ -116,9 +117,10 @@ def test_policies_of_stereo_and_fragments():
 @pytest.mark.parametrize(
     ("smiles", "reason"),
     [
-        (None, "unreadable_row"),
+        (Unreadable("unreadable_row"), "unreadable_row"),
+        (Unreadable("stray_quote"), "stray_quote"),
         ("", "empty"),
-        ("no molecule", "unparsable"),
+        ("no_molecule", "unparsable"),
         ("C1CC", "unparsable"),
         ("Cé", "unparsable"),
         ("C(C)(C)(C)(C)C", "unparsable"),

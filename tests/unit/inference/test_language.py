@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from chemscale.data.sources import own_file
+from chemscale.data.molecule_files import own_file
 from chemscale.data.tokenizer import CLS, SEP, Tokenizer
 from chemscale.errors import InputError, RecordError
 from chemscale.families import LANGUAGE
