@@ -81,9 +81,13 @@ def test_what_cannot_be_read_or_written_is_refused_before(tmp_path):
             embedding.embed(Path("cell"), tmp_path / file, out, "smiles")
     assert not out.exists()
     (tmp_path / "null").symlink_to("/dev/null")
-    for target, found in ((good, "the molecules' own file"), (tmp_path / "null", "no regular file"),
-                          (tmp_path, "no regular file"), (Path("/dev/null"), "no regular file")):  # fmt: skip
-        with pytest.raises(InputError, match=f"write vectors to .*: found {found}"):
+    for target, found in (
+        (good, "a part of the input"),
+        (tmp_path / "null", "a device"),
+        (tmp_path, "a folder"),
+        (Path("/dev/null"), "a device"),
+    ):
+        with pytest.raises(InputError, match=f"{target}: found {found}"):
             embedding.embed(Path("cell"), good, target, None)
     assert good.read_text() == "CCO\n"
     assert Path("/dev/null").is_char_device()
