@@ -30,6 +30,7 @@ from chemscale.scaling.fit import Fit, Flags, fit, solve
 from chemscale.scaling.law import Array, Index, Law
 
 CURVE_POINTS = 33
+BLOCK = 2**21  # derivatives of the losses of data sets that are solved at once
 
 
 @dataclass(frozen=True)
@@ -188,8 +189,13 @@ def _resample(fitted: Fit, sds: list[_Sd], draws: Draws) -> tuple[Array, Array, 
     problem = fitted.problem
     spread = sum((sd.values * draws.sd_factors(sd.dof)[:, None] for sd in sds), np.zeros_like(draws.normal))
     simulated = fitted.fitted - problem.scale.log_loss + spread * draws.normal + draws.shifts
-    batch = solve(problem, simulated, fitted.theta)
-    return problem.scale.parameters(problem.law, batch.theta), batch.rss, batch.converged
+    # many points are solved in blocks, in bounded memory
+    rows = max(1, BLOCK // (simulated.shape[1] * len(fitted.theta)))
+    batches = [solve(problem, simulated[at : at + rows], fitted.theta) for at in range(0, len(simulated), rows)]
+    theta, rss, converged = (
+        np.concatenate([getattr(batch, name) for batch in batches]) for name in ("theta", "rss", "converged")
+    )
+    return problem.scale.parameters(problem.law, theta), rss, converged
 
 
 def _intervals(law: Law, resamples: Resamples, level: float) -> dict[str, tuple[float, float]]:

@@ -35,7 +35,7 @@ from chemscale.scaling.verdict import DISTINCT, Reason, distinct_values, levels_
 AXES = ("N", "D", "C")
 RESAMPLES = 1000
 MAX_LEVEL = 0.998  # what that many resamples resolve
-MAX_POINTS = 5_000  # different design points; memory and time of the resamples grow with them
+MAX_POINTS = 10_000  # different design points times parameters: time and memory of the resamples grow with them
 # the columns that name the levels of an axis
 LEVELS_OF: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "N": (("size",),),
@@ -128,9 +128,11 @@ def fit_table(
     rows = table.rows.iloc[order]
     exact = _numbered([values[name] for name in names])
     runs = np.bincount(exact).astype(float)
-    if len(runs) > MAX_POINTS:
+    most = MAX_POINTS // len(law.parameters)
+    if len(runs) > most:
         found = f"{len(runs):,} different design points"
-        raise InputError(f"fit {path}, of at most {MAX_POINTS:,}", found, "keep fewer runs, or fit parts of the table")
+        asked = f"fit the {form} form to {path}, of at most {most:,} design points"
+        raise InputError(asked, found, "keep fewer runs, or fit parts of the table")
     points = Points(
         axes={axis: np.bincount(exact, values[name]) / runs for axis, name in labels.items()},
         labels=labels,

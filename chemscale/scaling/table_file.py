@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,9 @@ import pandas as pd
 from chemscale.errors import InputError, RecordError
 from chemscale.io import read_parquet
 from chemscale.scaling.law import Array
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MAX_BYTES = 2**24  # of a CSV; text takes about twenty times as much memory while it is read
 MAX_ROWS = 100_000
@@ -113,7 +116,7 @@ def read_runs(path: Path, mapping: Mapping[str, str]) -> RunTable:
         raise InputError(f"read the table {path}", "no rows", "write a line per run")
     repeated = rows.columns[rows.columns.duplicated()]
     if len(repeated):
-        raise InputError(f"read the table {path}", f"two columns {shown(repeated[0])}", "name each column once")
+        raise InputError(f"read the table {path}", f"two columns {str(repeated[0])[:60]!r}", "name each column once")
     if {"seed", "run"} & set(rows.columns):
         twice = rows.astype(str).duplicated()
         if twice.any():
@@ -151,8 +154,8 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     except RecordError as error:
         raise InputError(f"read the table {path}", error.found, "give a whole Parquet file") from None
     _check_shape(path, table.num_rows, table.num_columns)
-    # a list or a structure is neither a number nor a setting
-    flat = [at for at, field in enumerate(table.schema) if not pa.types.is_nested(field.type)]
+    # a list, a structure or bytes are neither a number nor a setting
+    flat = [at for at, field in enumerate(table.schema) if _is_plain(field.type)]
     try:
         # a stored index is a column like any other
         frame: pd.DataFrame = table.select(flat).to_pandas(ignore_metadata=True)
@@ -160,6 +163,16 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         found = f"values that cannot be read ({' '.join(str(error).split())[:200]})"
         raise InputError(f"read the table {path}", found, _FEWER) from None
     return frame
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """Whether the values of a column are numbers, flags, times or text."""
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    tests = (types.is_primitive, types.is_decimal, types.is_string, types.is_large_string, types.is_string_view)
+    return any(test(kind) for test in tests)
 
 
 def _read_csv(path: Path, loss: str) -> RunTable:
@@ -202,13 +215,14 @@ def _read_csv(path: Path, loss: str) -> RunTable:
     if '"' in text:  # only a quoted cell has more lines than one
         breaks[:] = [sum(len(_LINE_END.findall(cell)) for cell in row) for row in cells.itertuples(index=False)]
     numbers = np.arange(1, len(cells) + 1) + np.concatenate([[0], np.cumsum(breaks)[:-1]])
+    physical = _LINE_END.split(text) if breaks.any() else []
     for at in np.flatnonzero(breaks):
-        swallowed = [
-            line for cell in cells.iloc[at] for line in _LINE_END.split(cell) if line.count(delimiter) >= len(names) - 1
-        ]
-        if at == 0 or (len(names) > 1 and swallowed):
-            found = f"a quotation mark that takes in {breaks[at]} more line{'s' * (breaks[at] > 1)}"
-            raise InputError(f"{path}, line {numbers[at]}", found, "remove it, or close it on its line")
+        number, more = int(numbers[at]), int(breaks[at])
+        # a stray quotation mark joins lines that are whole rows; a text of several lines leaves the first one short
+        whole = [line.count(delimiter) >= len(names) - 1 for line in physical[number - 1 : number + more]]
+        if at == 0 or all(whole) or any(whole[1:-1]):
+            found = f"a quotation mark that takes in {more} more line{'s' * (more > 1)}"
+            raise InputError(f"{path}, line {number}", found, "remove it, or close it on its line")
     rows = cells.iloc[1:].set_axis(names, axis=1).reset_index(drop=True)
     filled = (rows != "").any(axis=1)
     blank = int((~filled).sum())
