@@ -104,7 +104,9 @@ class Estimate:
             return x, loss, np.full_like(x, np.nan), np.full_like(x, np.nan)
         columns = dict(zip(self.law.parameters, self.resamples.parameters.T[:, :, None], strict=True))
         floor = columns["E"] if self.law.floor else 0.0
-        lows, highs = quantiles(floor + columns["A"] * x ** -columns["beta"], self.level)
+        # in logarithms: an exponent far below 0 would leave the floats
+        terms = np.exp(np.clip(np.log(columns["A"]) - columns["beta"] * np.log(x), -700, 700))
+        lows, highs = quantiles(floor + terms, self.level)
         return x, loss, lows, highs
 
 

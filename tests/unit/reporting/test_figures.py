@@ -48,22 +48,25 @@ def test_a_refused_law_is_not_drawn_and_the_legend_says_so(planted: Path) -> Non
         path = planted / "figures" / f"{family}_data.svg"
         along_data = [fit for fit in fits if fit["family"] == family and fit["axis"] == "D"]
         verdicts |= {fit["verdict"] for fit in along_data}
-        drawn = {fit["at"] for fit in along_data if fit["verdict"] == "accepted"}
+        drawn = {fit["at"] for fit in along_data if fit["verdict"] != "refused"}
+        firm = {fit["at"] for fit in along_data if fit["verdict"] == "accepted"}
         for at in {fit["at"] for fit in along_data}:
             size = at.removeprefix("size=")
             label = next(text for text in texts(path) if text.startswith(f"{size}: "))
             assert (label == f"{size}: law refused") == (at not in drawn)
+            assert label.endswith(" (caution)") == (at in drawn - firm)
         assert path.read_text().count("fill-opacity: 0.16") == len(drawn)
-    assert verdicts == {"accepted", "refused"}
+    assert verdicts == {"accepted", "caution", "refused"}
 
 
 def test_contrasts_tell_role_level_and_refusals(planted: Path) -> None:
     rows = read_parquet(planted / "tables" / "contrasts.parquet").to_pylist()
-    drawn = [row for row in rows if row["form"] is not None and row["verdict"] == "accepted"]
+    drawn = [row for row in rows if row["form"] is not None and row["verdict"] != "refused"]
     found = texts(planted / "figures" / "contrasts.svg")
     for row in drawn:
         form = "power law" if row["form"] == "power" else "floor E"
-        assert f"{row['role']}, {form}, {100 * row['level']:.4g} %" in found
+        caution = " (caution)" if row["verdict"] == "caution" else ""
+        assert f"{row['role']}, {form}, {100 * row['level']:.4g} %{caution}" in found
     assert {row["role"] for row in drawn} == {"primary", "secondary"}
     refused = {row["contrast"] for row in rows} - {row["contrast"] for row in drawn}
     assert refused
@@ -72,7 +75,7 @@ def test_contrasts_tell_role_level_and_refusals(planted: Path) -> None:
 
 def test_ratios_of_losses_are_drawn_where_they_are(planted: Path) -> None:
     rows = read_parquet(planted / "tables" / "contrasts.parquet").to_pylist()
-    drawn = [row for row in rows if row["form"] is None and row["verdict"] == "accepted"]
+    drawn = [row for row in rows if row["form"] is None and row["verdict"] != "refused"]
     assert drawn
     (plot,) = (plot for plot in plots(load_results(planted)) if plot.name == "contrast_losses")
     axes = Figure().add_subplot()
