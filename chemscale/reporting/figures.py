@@ -487,9 +487,11 @@ def _draw_contrasts(
     for at, (contrast, rows) in enumerate(zip(contrasts, usable_rows, strict=True)):
         index = int(not contrast.primary)
         series = f"\n{contrast.second} {sign}\n{contrast.first}" if len(contrasts) <= _MOST_TOLD else ""
-        labels.append(f"{contrast.name}{'' if rows else ' (refused)'}{series}")
+        # on a line of its own: the names may be as wide as the figure has room for
+        verdict = f"\n{_CAUTION.strip()}" * any(map(cautioned, rows)) if rows else " (refused)"
+        labels.append(f"{contrast.name}{verdict}{series}")
         for number, row in enumerate(rows):
-            label = f"{row['role']}, {kinds[row['quantity']]}, {100 * row['level']:.4g} %{_CAUTION * cautioned(row)}"
+            label = f"{row['role']}, {kinds[row['quantity']]}, {100 * row['level']:.4g} %"
             low, value, high = (shown(row[column]) for column in ("low", "value", "high"))
             axes.errorbar(
                 value,

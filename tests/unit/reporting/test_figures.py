@@ -65,12 +65,22 @@ def test_contrasts_tell_role_level_and_refusals(planted: Path) -> None:
     found = texts(planted / "figures" / "contrasts.svg")
     for row in drawn:
         form = "power law" if row["form"] == "power" else "floor E"
-        caution = " (caution)" if row["verdict"] == "caution" else ""
-        assert f"{row['role']}, {form}, {100 * row['level']:.4g} %{caution}" in found
+        assert f"{row['role']}, {form}, {100 * row['level']:.4g} %" in found
     assert {row["role"] for row in drawn} == {"primary", "secondary"}
     refused = {row["contrast"] for row in rows} - {row["contrast"] for row in drawn}
     assert refused
     assert {f"{name} (refused)" for name in refused} <= set(found)
+
+
+def test_a_contrast_with_a_caution_says_so_beside_its_name(planted: Path) -> None:
+    results = load_results(planted)
+    chosen = next(contrast for contrast in results.contrasts if contrast.exponents)
+    chosen.exponents[0].values["verdict"] = "caution"
+    (plot,) = (plot for plot in plots(results) if plot.name == "contrasts")
+    axes = Figure().add_subplot()
+    plot.draw(axes)
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert [label.split("\n")[0] for label in labels if "\n(caution)" in label] == [chosen.name]
 
 
 def test_ratios_of_losses_are_drawn_where_they_are(planted: Path) -> None:
