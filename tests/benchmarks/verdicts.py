@@ -5,7 +5,7 @@
 Every fit and contrast of a finished study is judged under 30 seeds and 5 levels; so are those of 20 simulated studies
 whose laws with a floor lie near the limit between accepted and refused. Then the internal random numbers of the judge
 are exchanged, too, 30 times: a verdict may then move by one step at the edge of a caution, and never from accepted to
-refused. Exits with 1 where a verdict differs.
+refused. Exits with 1 where a verdict differs. Twenty minutes on one core, with the default study.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ def study_near_the_limit(number: int) -> tuple[pd.DataFrame, float]:
     as the exponent, by the linearised error of a least-squares fit.
     """
     random = np.random.default_rng([26, number])
-    subsets, widths = np.geomspace(64, 4096, 7).round().astype(int), (16, 32, 64)
+    subsets = np.geomspace(64, 4096, 7).round().astype(int)
+    widths = (16, 32, 64) if number % 5 == 0 else (64,)  # joint laws take most of the time
     alpha, beta = random.uniform(0.3, 0.6), random.uniform(0.3, 0.6)
     ratio, seeds = random.uniform(0.75, 1.35), int(random.integers(2, 4))
     floor, by_size, by_data = 1.0, random.uniform(10, 40), random.uniform(5, 15)
