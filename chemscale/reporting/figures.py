@@ -1,7 +1,7 @@
 """The figures of a study: what is drawn, with the title and caption that the page prints beside each.
 
-Points are runs, filled markers means over seeds, lines fitted laws that were accepted, bands their intervals. A refused
-law is not drawn; the legend says so.
+Points are runs, filled markers means over seeds, lines fitted laws that are not refused, bands their intervals.
+A refused law is not drawn; the legend says so.
 """
 
 from __future__ import annotations

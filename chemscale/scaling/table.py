@@ -29,7 +29,7 @@ from chemscale.scaling.bootstrap import Noise, draw, pooled_noise
 from chemscale.scaling.estimate import Estimate, Points, estimate
 from chemscale.scaling.fit import fit
 from chemscale.scaling.law import LAWS, Array, Index, Law
-from chemscale.scaling.table_file import RunTable, names_of, read_runs, shown
+from chemscale.scaling.table_file import MAX_CELLS, RunTable, names_of, read_runs, shown
 from chemscale.scaling.verdict import DISTINCT, Reason, distinct_values, levels_of, verdict_of
 
 AXES = ("N", "D", "C")
@@ -143,13 +143,12 @@ def fit_table(
     replicates = _numbered([levels[name].astype(float) for name in names])
     reasons = _mixed(labels["x"], values, levels) if law.axes == ("x",) else []
     known = {"loss", *AXES, *mapping.values(), "seed", "run", "size", "num_samples"}
-    reasons += _mixed_replicates(
-        rows.drop(columns=[name for name in rows if name in known]), replicates, values["loss"]
-    )
+    others = rows.drop(columns=[name for name in rows if name in known])
+    mixed, varied = _mixed_replicates(others, replicates, values["loss"])
     draws = draw(len(runs), resamples, seed, "table")
-    noise, notes = _noise(law, points, exact, replicates, values["loss"])
+    noise, near = _noise(law, points, exact, replicates, values["loss"])
     judged = estimate(law, points, noise, draws, level)
-    return _record(judged, reasons, notes, level, table)
+    return _record(judged, [*reasons, *mixed], [*near, *varied], level, table)
 
 
 def _numbered(axes: list[Array]) -> Index:
@@ -213,8 +212,8 @@ def _noise(law: Law, points: Points, exact: Index, replicates: Index, loss: Arra
     return pooled_noise(logs, replicates), [note]
 
 
-def _mixed_replicates(rows: pd.DataFrame, replicates: Index, loss: Array) -> list[Reason]:
-    """Settings that differ between the replicates of a design point, in `rows`' columns.
+def _mixed_replicates(rows: pd.DataFrame, replicates: Index, loss: Array) -> tuple[list[Reason], list[str]]:
+    """Settings that differ between the replicates of a design point, in `rows`' columns, and a note on other columns.
 
     A setting on which the loss depends (an F-test within the design points, corrected for the number of columns) makes
     their mean meaningless; one that is known by its name and shows no effect is worth a caution.
@@ -222,8 +221,8 @@ def _mixed_replicates(rows: pd.DataFrame, replicates: Index, loss: Array) -> lis
     logs = pd.Series(np.log(loss))
     inside = (logs - logs.groupby(replicates).transform("mean")).to_numpy()
     if not (inside**2).sum() > 1e-20:
-        return []  # equal losses: a mean of them is one of them
-    varied = {}
+        return [], []  # equal losses: a mean of them is one of them
+    settings, others = {}, []
     for column in rows.columns:
         values = _settings(rows[column])
         cells = pd.DataFrame({"point": replicates, "value": values})
@@ -236,11 +235,14 @@ def _mixed_replicates(rows: pd.DataFrame, replicates: Index, loss: Array) -> lis
         mixed = (counts[replicates] > 1).to_numpy()
         by_name = re.split(r"[./]", str(column).strip().lower().replace("-", "_").replace(" ", "_"))[-1] in SETTINGS
         if by_name or returns[mixed].mean() > 0.5:
-            varied[column] = (values, counts, by_name)
+            settings[column] = (values, counts, by_name)
+        else:
+            others.append(column)
     reasons = []
-    for column, (values, counts, by_name) in varied.items():
-        depends = _effect(inside, replicates, values) < SETTING_P / len(varied)
+    for column, (values, counts, by_name) in settings.items():
+        depends = _effect(inside, replicates, values) < SETTING_P / len(settings)
         if not (depends or by_name):
+            others.append(column)
             continue
         effect = "and the loss depends on it" if depends else "though no effect on the loss shows"
         reasons.append(
@@ -252,7 +254,10 @@ def _mixed_replicates(rows: pd.DataFrame, replicates: Index, loss: Array) -> lis
                 refuses=depends,
             )
         )
-    return reasons
+    notes = (
+        [f"replicates differ in the columns {names_of(others)}, too: none of them may be a setting"] if others else []
+    )
+    return reasons, notes
 
 
 def _settings(column: pd.Series[Any]) -> Index:
@@ -265,7 +270,7 @@ def _settings(column: pd.Series[Any]) -> Index:
 def _effect(inside: Array, replicates: Index, values: Index) -> float:
     """The p-value of an effect of `values` on deviations from the means of the design points (an F-test)."""
     count = int(values.max()) + 1
-    if count > MAX_VALUES:
+    if count > MAX_VALUES or count * len(values) > MAX_CELLS:
         return 1.0
     indicators = pd.DataFrame(np.eye(count)[values])
     within = (indicators - indicators.groupby(replicates).transform("mean")).to_numpy()

@@ -266,6 +266,8 @@ def test_measured_quantities_and_names_of_runs_are_no_settings(tmp_path):
     ).to_csv(tmp_path / "t.csv", index=False)
     found = fit_table(tmp_path / "t.csv")
     assert found["verdict"] == "accepted", found["reasons"]
+    note = "replicates differ in the columns val_loss, wall_s, name, host, too: none of them may be a setting"
+    assert note in found["notes"]
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
