@@ -29,7 +29,7 @@ from chemscale.scaling.bootstrap import Noise, draw, pooled_noise
 from chemscale.scaling.estimate import Estimate, Points, estimate
 from chemscale.scaling.fit import fit
 from chemscale.scaling.law import LAWS, Array, Index, Law
-from chemscale.scaling.table_file import MAX_CELLS, RunTable, names_of, read_runs, shown
+from chemscale.scaling.table_file import LARGEST, MAX_CELLS, SMALLEST, RunTable, names_of, read_runs, shown
 from chemscale.scaling.verdict import DISTINCT, Reason, distinct_values, levels_of, verdict_of
 
 AXES = ("N", "D", "C")
@@ -240,7 +240,7 @@ def _mixed_replicates(rows: pd.DataFrame, replicates: Index, loss: Array) -> tup
             others.append(column)
     reasons = []
     for column, (values, counts, by_name) in settings.items():
-        depends = _effect(inside, replicates, values) < SETTING_P / len(settings)
+        depends = _effect(inside, replicates, _terms(rows[column], values)) < SETTING_P / len(settings)
         if not (depends or by_name):
             others.append(column)
             continue
@@ -262,18 +262,37 @@ def _mixed_replicates(rows: pd.DataFrame, replicates: Index, loss: Array) -> tup
 
 def _settings(column: pd.Series[Any]) -> Index:
     """The values of a column, numbered; numbers that are written in two ways are one value."""
-    text = column.astype(str).str.strip()
-    numbers = pd.to_numeric(text, errors="coerce")
-    return pd.factorize(numbers if numbers.notna().all() else text)[0].astype(np.int64)
+    numbers = _as_numbers(column)
+    return pd.factorize(column.astype(str).str.strip() if numbers is None else numbers)[0].astype(np.int64)
 
 
-def _effect(inside: Array, replicates: Index, values: Index) -> float:
-    """The p-value of an effect of `values` on deviations from the means of the design points (an F-test)."""
-    count = int(values.max()) + 1
-    if count > MAX_VALUES or count * len(values) > MAX_CELLS:
+def _as_numbers(column: pd.Series[Any]) -> Array | None:
+    """A column as numbers of a usual size; None where a cell is none."""
+    numbers = pd.to_numeric(column.astype(str).str.strip(), errors="coerce").to_numpy(float)
+    return numbers if (np.abs(numbers) < LARGEST).all() else None
+
+
+def _terms(column: pd.Series[Any], values: Index) -> Array:
+    """What the loss may depend on, [rows, terms]: each value of a setting, or a curve where few values return."""
+    count, numbers = int(values.max()) + 1, _as_numbers(column)
+    if count <= min(MAX_VALUES, len(values) / 2) and count * len(values) <= MAX_CELLS:
+        return np.asarray(np.eye(count)[values])
+    if numbers is None:
+        return np.empty((len(values), 0))
+    numbers = np.log(numbers) if (numbers > 0).all() else numbers
+    spread = numbers.std()
+    if not spread > SMALLEST:
+        return np.empty((len(values), 0))
+    numbers = (numbers - numbers.mean()) / spread
+    return np.stack([numbers, numbers**2], 1)
+
+
+def _effect(inside: Array, replicates: Index, terms: Array) -> float:
+    """The p-value of an effect of `terms` on deviations from the means of the design points (an F-test)."""
+    if not terms.shape[1]:
         return 1.0
-    indicators = pd.DataFrame(np.eye(count)[values])
-    within = (indicators - indicators.groupby(replicates).transform("mean")).to_numpy()
+    frame = pd.DataFrame(terms)
+    within = (frame - frame.groupby(replicates).transform("mean")).to_numpy()
     # from the normal equations: as many unknowns as values, however many rows there are
     solution, _, rank, _ = np.linalg.lstsq(within.T @ within, within.T @ inside, rcond=1e-9)
     freedom = len(inside) - len(np.unique(replicates)) - int(rank)

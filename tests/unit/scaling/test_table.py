@@ -251,6 +251,17 @@ def test_a_setting_without_an_effect_is_a_caution_by_its_name_alone(tmp_path):
     assert "no effect on the loss shows" in found["reasons"][0]
 
 
+def test_a_random_search_is_a_sweep(tmp_path):
+    random = np.random.default_rng(8)
+    d, rate = np.repeat(np.geomspace(1e3, 1e6, 6), 4), 10 ** random.uniform(-4, -2, 24)
+    loss = 9 * d**-0.2 * np.exp(0.05 * (np.log10(rate) + 3.2) ** 2 + 0.002 * random.standard_normal(24))
+    pd.DataFrame({"D": d, "loss": loss, "learning_rate": rate}).to_csv(tmp_path / "t.csv", index=False)
+    found = fit_table(tmp_path / "t.csv")
+    assert found["verdict"] == "refused"
+    assert "the column learning_rate takes 4 values" in found["reasons"][0]
+    assert "the loss depends on it" in found["reasons"][0]
+
+
 def test_measured_quantities_and_names_of_runs_are_no_settings(tmp_path):
     random = np.random.default_rng(7)
     d = np.repeat(np.geomspace(1e3, 1e6, 6), 3)

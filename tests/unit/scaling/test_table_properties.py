@@ -225,6 +225,32 @@ def test_planted_laws_come_back_exactly(folder, study, delimiter, parquet):
     assert found["verdict"] == "accepted", found["reasons"]
 
 
+ODD_NUMBERS = st.sampled_from([0.0, -1.0, 1e308, -1e308, 1e-320, -1e-320, 5e-324, math.inf, math.nan, 0.001, 3.0])
+BESIDE = st.one_of(
+    st.lists(ODD_NUMBERS, min_size=12, max_size=12),
+    st.lists(st.floats(), min_size=12, max_size=12),
+    st.lists(st.sampled_from(ODD_CELLS), min_size=12, max_size=12),
+    st.lists(st.integers(0, 2), min_size=12, max_size=12),
+    st.lists(st.booleans(), min_size=12, max_size=12),
+    st.lists(st.one_of(st.none(), st.sampled_from([1, 2])), min_size=12, max_size=12),
+)
+
+
+@EXAMPLES
+@given(st.dictionaries(st.sampled_from(["lr", "knob", "note", "size", "num_samples", "val.loss"]), BESIDE, max_size=4))
+def test_no_column_beside_replicates_changes_the_law(folder, columns):
+    d = np.repeat([100.0, 1000.0, 10_000.0, 100_000.0], 3)
+    loss = 9 * d**-0.2 * np.exp(0.01 * np.random.default_rng(0).standard_normal(12))
+    bare = pd.DataFrame({"D": d, "loss": loss})
+    bare.to_parquet(folder / "bare.parquet")
+    bare.assign(**columns).to_parquet(folder / "beside.parquet")
+    plain, found = judge(folder / "bare.parquet", "power", "D"), judge(folder / "beside.parquet", "power", "D")
+    assert plain is not None
+    assert found is not None
+    assert found["parameters"] == plain["parameters"]
+    assert all(reason.startswith("mixed_replicates") for reason in found["reasons"])
+
+
 @EXAMPLES
 @given(planted(), st.integers(0, 9))
 def test_the_order_of_rows_changes_nothing(folder, study, seed):
