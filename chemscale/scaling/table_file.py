@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_BYTES = 2**24  # of a CSV; text takes about twenty times as much memory while it is read
+MAX_PARQUET_BYTES = 2**26
 MAX_ROWS = 100_000
 MAX_COLUMNS = 1_000
 MAX_CELLS = 4_000_000
@@ -138,6 +139,12 @@ def regular_file(path: Path) -> None:
         raise InputError(f"read the table {path}", found, "name a CSV or Parquet file")
 
 
+def _check_bytes(path: Path, most: int, kind: str) -> None:
+    size = path.stat().st_size
+    if size > most:
+        raise InputError(f"read the table {path}, of at most {most:,} bytes {kind}", f"{size:,} bytes", _FEWER)
+
+
 def _check_shape(path: Path, rows: int, columns: int) -> None:
     if rows > MAX_ROWS or columns > MAX_COLUMNS or rows * columns > MAX_CELLS:
         raise InputError(
@@ -149,12 +156,16 @@ def _check_shape(path: Path, rows: int, columns: int) -> None:
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
+    _check_bytes(path, MAX_PARQUET_BYTES, "as Parquet")
     try:
+        footer = pq.read_metadata(path)
+        _check_shape(path, footer.num_rows, footer.num_columns)
         table = read_parquet(path)
-    except RecordError as error:
-        raise InputError(f"read the table {path}", error.found, "give a whole Parquet file") from None
-    _check_shape(path, table.num_rows, table.num_columns)
+    except (RecordError, pa.ArrowException, OSError) as error:
+        found = error.found if isinstance(error, RecordError) else f"no readable Parquet ({error})"
+        raise InputError(f"read the table {path}", found, "give a whole Parquet file") from None
     # a list, a structure or bytes are neither a number nor a setting
     flat = [at for at, field in enumerate(table.schema) if _is_plain(field.type)]
     try:
@@ -178,10 +189,7 @@ def _is_plain(kind: pa.DataType) -> bool:
 
 def _read_csv(path: Path, loss: str) -> RunTable:
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            found = f"{size:,} bytes"
-            raise InputError(f"read the table {path}, of at most {MAX_BYTES:,} bytes as CSV", found, _FEWER)
+        _check_bytes(path, MAX_BYTES, "as CSV")
         text = path.read_bytes().decode("utf-8-sig")
     except (UnicodeError, OSError) as error:
         raise _no_csv(path, error) from None

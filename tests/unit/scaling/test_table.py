@@ -11,7 +11,7 @@ import pytest
 
 from chemscale.errors import InputError
 from chemscale.scaling.table import fit_table
-from chemscale.scaling.table_file import MAX_BYTES, MAX_COLUMNS, MAX_ROWS
+from chemscale.scaling.table_file import MAX_BYTES, MAX_COLUMNS, MAX_PARQUET_BYTES, MAX_ROWS
 
 FAULTS = Path(__file__).resolve().parents[2] / "data" / "faults"
 
@@ -330,6 +330,8 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
     with open(tmp_path / "sparse.csv", "wb") as stream:
         stream.truncate(2**40)
     assert f"of at most {MAX_BYTES:,} bytes" in message(tmp_path / "sparse.csv")
+    (tmp_path / "sparse.csv").rename(tmp_path / "sparse.parquet")
+    assert f"of at most {MAX_PARQUET_BYTES:,} bytes" in message(tmp_path / "sparse.parquet")
     (tmp_path / "long.csv").write_text("D,loss\n" + "1,1\n" * (MAX_ROWS + 1))
     assert f"found {MAX_ROWS + 1:,} rows" in message(tmp_path / "long.csv")
     names = [f"c{at}" for at in range(10_000)]
