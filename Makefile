@@ -6,6 +6,7 @@
 # make test-scale  all of MOSES and ten million made molecules: the same bytes through kills, in bounded memory; an hour
 # make test-faults  a cell killed at random moments, and spread over ranks and stages of ZeRO: the same results; long
 # make test-memory  the model of a run's memory against the measured peaks of every rank; long
+# make test-verdicts  verdicts of the default study, once it is finished, and of simulated ones under other seeds and levels; long
 # make test-compiled  machine code of every potential against torch; minutes
 # Each sets up .venv first where pyproject.toml or constraints.txt changed since the last set-up.
 
@@ -27,7 +28,7 @@ TRANSFORMERS4 := .venv-transformers4
 TRANSFORMERS4_STAMP := $(TRANSFORMERS4)/.set-up
 EXTRAS := train,zero,data,study,workflow,test,dev
 
-.PHONY: run test check bench bench-accelerator bench-accuracy test-scale test-faults test-memory test-compiled test-slurm venv clean distclean
+.PHONY: run test check bench bench-accelerator bench-accuracy test-scale test-faults test-memory test-verdicts test-compiled test-slurm venv clean distclean
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
@@ -79,6 +80,9 @@ test-faults: $(STAMP)
 
 test-memory: $(STAMP)
 	$(BIN)/python tests/benchmarks/memory.py
+
+test-verdicts: $(STAMP)
+	$(BIN)/python tests/benchmarks/verdicts.py results/quickstart
 
 test-compiled: $(STAMP)
 	$(BIN)/python -m pytest -m machine_code

@@ -111,7 +111,7 @@ def fit(
     level: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.9,
     as_json: _Json = False,
 ) -> None:
-    """A scaling law fitted to anybody's table; a fit that the data cannot carry is refused, with its reasons."""
+    """A scaling law fitted to anybody's table; a fit that the data cannot support is refused, with its reasons."""
     from chemscale.scaling.table import fit_table
 
     _show(fit_table(table, form=form, x=x, level=level), as_json, _fit_text)
@@ -124,6 +124,8 @@ def _fit_text(record: dict[str, Any]) -> str:
         interval = "" if low is None or high is None else f"  [{low:.4g}, {high:.4g}] at {record['level']:g}"
         lines.append(f"  {name:6} {'-' if value is None else format(value, '.4g')}{interval}")
     lines += [f"  reason: {shown(reason)}" for reason in record["reasons"]]
+    lines += [f"  note: {shown(note)}" for note in record["notes"]]
+    lines += [f"  left out: {count} rows, {shown(reason)}" for reason, count in record["left_out"].items()]
     return "\n".join(lines)
 
 

@@ -190,8 +190,8 @@ def _by_key(root: Path, name: str, key: str) -> dict[str, dict[str, Any]]:
 def _owed(tables: dict[str, dict[str, dict[str, Any]]]) -> set[tuple[str, str, str]]:
     """The numbers that must be on the page.
 
-    Accepted exponents and contrasts with their intervals, every cell's test loss, and what was found of cells beyond
-    their loss.
+    Exponents and contrasts that are not refused, with their intervals, every cell's test loss, and what was found of
+    cells beyond their loss.
     """
     owed = {("cells", cell, "test_loss") for cell in tables["cells"]}
     for entry, row in tables["evaluation"].items():
@@ -199,9 +199,9 @@ def _owed(tables: dict[str, dict[str, dict[str, Any]]]) -> set[tuple[str, str, s
             owed |= {("evaluation", entry, column) for column in ("value", "low", "high") if row[column] is not None}
     for fit_id, fit in tables["fits"].items():
         for name in ("alpha", "beta"):
-            if fit["verdict"] == "accepted" and fit[name] is not None:
+            if fit["verdict"] != "refused" and fit[name] is not None:
                 owed |= {("fits", fit_id, f"{name}{end}") for end in ("", "_low", "_high")}
     for contrast_id, contrast in tables["contrasts"].items():
-        if contrast["verdict"] == "accepted":
+        if contrast["verdict"] != "refused":
             owed |= {("contrasts", contrast_id, column) for column in ("value", "low", "high")}
     return owed

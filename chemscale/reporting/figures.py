@@ -1,7 +1,7 @@
 """The figures of a study: what is drawn, with the title and caption that the page prints beside each.
 
-Points are runs, filled markers means over seeds, lines fitted laws that were accepted, bands their intervals. A refused
-law is not drawn; the legend says so.
+Points are runs, filled markers means over seeds, lines fitted laws that are not refused, bands their intervals.
+A refused law is not drawn; the legend says so.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from chemscale.reporting.results import (
     FamilyResults,
     Results,
     Row,
-    accepted,
+    cautioned,
     load_results,
     preferred,
+    usable,
 )
 
 FORM_WORDS = {
@@ -35,6 +36,7 @@ FORM_WORDS = {
     "joint_power": "joint power law",
     "joint": "joint law with floor E",
 }
+_CAUTION = " (caution)"
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def plots(results: Results) -> list[Plot]:
                 "potentials_parameters",
                 "potentials",
                 "Potentials at equal data",
-                f"{names} at each one's largest subset: loss against parameters. Lines are accepted laws.",
+                f"{names} at each one's largest subset: loss against parameters. Lines are laws that are not refused.",
                 lambda axes: _draw_parameters(axes, compared),
             )
         )
@@ -101,7 +103,7 @@ def plots(results: Results) -> list[Plot]:
                     f"{family.title} {size} with {round(family.parameters(size)):,}"
                     for family, size in zip(compared, sizes, strict=True)
                 )
-                + ". Lines are accepted laws.",
+                + ". Lines are laws that are not refused.",
                 lambda axes: _draw_compared_data(axes, compared, sizes),
             )
         )
@@ -207,7 +209,7 @@ def _family_plots(family: FamilyResults) -> Iterator[Plot]:
         name,
         f"{title}: loss against data, L(D)",
         f"Each size over its subsets, protocol {family.protocol}. Open markers are runs, filled ones means over seeds, "
-        "lines accepted laws with their interval as a band.",
+        "lines laws that are not refused, with their interval as a band.",
         lambda axes: _draw_data(axes, family),
     )
     yield Plot(
@@ -215,13 +217,13 @@ def _family_plots(family: FamilyResults) -> Iterator[Plot]:
         name,
         f"{title}: loss against parameters, L(N)",
         f"All sizes at the largest subset, protocol {family.protocol}. Open markers are runs, filled ones means over "
-        "seeds, lines accepted laws with their interval as a band.",
+        "seeds, lines laws that are not refused, with their interval as a band.",
         lambda axes: _draw_parameters(axes, [family]),
     )
     joint = [fit for fit in family.fits_along("ND") if fit["residuals"]]
     if joint:
         fit = preferred(joint) or max(joint, key=lambda fit: fit["form"] == "joint")
-        verdict = "accepted" if accepted(fit) else "refused: what is left shows where the form fails"
+        verdict = fit["verdict"] if usable(fit) else "refused: what is left shows where the form fails"
         yield Plot(
             f"{name}_joint_residuals",
             name,
@@ -283,7 +285,7 @@ def _points(axes: Axes, cells: Sequence[Row], column: str, index: int, label: st
 
 
 def _law(axes: Axes, fit: Row, index: int, dashed: bool = False, label: str | None = None) -> None:
-    """An accepted law over its range, with the band of its interval where the table has one."""
+    """A law over its range, with the band of its interval where the table has one."""
     x = fit["curve_x"] or []
     if not x:
         return
@@ -297,7 +299,7 @@ def _label(series: str, fits: Sequence[Row]) -> str:
     """A series and what became of the fits to it, for the legend."""
     chosen = preferred(fits)
     if chosen is not None:
-        return f"{series}: {FORM_WORDS[chosen['form']]}"
+        return f"{series}: {FORM_WORDS[chosen['form']]}{_CAUTION * cautioned(chosen)}"
     return f"{series}: law refused" if fits else series
 
 
@@ -341,8 +343,8 @@ def _draw_parameters(axes: Axes, families: Sequence[FamilyResults]) -> None:
         _points(axes, cells, column, index, "all sizes")
         for number, fit in enumerate(fits, 1):
             words = FORM_WORDS[fit["form"]]
-            if accepted(fit):
-                _law(axes, fit, number, dashed=number > 1, label=words)
+            if usable(fit):
+                _law(axes, fit, number, dashed=number > 1, label=words + _CAUTION * cautioned(fit))
             else:
                 axes.plot([], [], linestyle="none", label=f"{words}: refused")
     log_axis(axes.xaxis, "N: non-embedding parameters", amount)
@@ -392,7 +394,7 @@ def _draw_compute(axes: Axes, family: FamilyResults) -> None:
         }
         axes.plot(*_means(ringed, column), label="frontier", **ring)
     if chosen:
-        _law(axes, chosen, 1, label=FORM_WORDS[chosen["form"]])
+        _law(axes, chosen, 1, label=FORM_WORDS[chosen["form"]] + _CAUTION * cautioned(chosen))
     elif fits:
         axes.plot([], [], linestyle="none", label="laws refused")
     log_axis(axes.xaxis, "C: training FLOPs", power_of_ten, 5)
@@ -474,7 +476,7 @@ def _draw_losses(axes: Axes, contrasts: Sequence[Contrast]) -> None:
 def _draw_contrasts(
     axes: Axes,
     contrasts: Sequence[Contrast],
-    accepted_rows: Sequence[Sequence[Row]],
+    usable_rows: Sequence[Sequence[Row]],
     kinds: dict[str, str],
     sign: str,
     shown: Callable[[float], float],
@@ -482,10 +484,12 @@ def _draw_contrasts(
     """Each contrast's rows with their intervals, after `shown`; `kinds` are their quantities, in words."""
     labels, seen = [], set()
     # both roles and both quantities are told apart without colours, too
-    for at, (contrast, rows) in enumerate(zip(contrasts, accepted_rows, strict=True)):
+    for at, (contrast, rows) in enumerate(zip(contrasts, usable_rows, strict=True)):
         index = int(not contrast.primary)
         series = f"\n{contrast.second} {sign}\n{contrast.first}" if len(contrasts) <= _MOST_TOLD else ""
-        labels.append(f"{contrast.name}{'' if rows else ' (refused)'}{series}")
+        # on a line of its own: the names may be as wide as the figure has room for
+        verdict = f"\n{_CAUTION.strip()}" * any(map(cautioned, rows)) if rows else " (refused)"
+        labels.append(f"{contrast.name}{verdict}{series}")
         for number, row in enumerate(rows):
             label = f"{row['role']}, {kinds[row['quantity']]}, {100 * row['level']:.4g} %"
             low, value, high = (shown(row[column]) for column in ("low", "value", "high"))

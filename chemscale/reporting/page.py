@@ -30,10 +30,11 @@ from chemscale.reporting.results import (
     FamilyResults,
     Results,
     Row,
-    accepted,
+    cautioned,
     load_results,
     preferred,
     read_rows,
+    usable,
 )
 
 SPREADS = 2.0  # what `holds` in the table of control effects asks of a difference, in seed spreads
@@ -108,7 +109,8 @@ def render(root: Path) -> str:
         law_name=markup.law_name,
         symbol=markup.symbol,
         words=markup.words,
-        accepted=accepted,
+        usable=usable,
+        cautioned=cautioned,
         preferred=preferred,
         reason_parts=reason_parts,
     )
@@ -129,7 +131,7 @@ def render(root: Path) -> str:
             kind: [row for family in results.families for row in family.effects if row["kind"] == kind]
             for kind in (DATA_EFFECT, STEPS_EFFECT)
         },
-        refused=[fit for family in results.families for fit in family.fits if not accepted(fit)],
+        doubtful=[fit for family in results.families for fit in family.fits if fit["verdict"] != "accepted"],
         contrasts=results.contrasts,
         contrast_readings={contrast.name: contrast_reading(contrast) for contrast in results.contrasts},
         quantities=QUANTITIES,
@@ -167,7 +169,7 @@ def answers(family: FamilyResults) -> list[Answer]:
     ):
         fits = family.main_fits(axis)
         if fits:
-            refused = [fit for fit in fits if not accepted(fit)]
+            refused = [fit for fit in fits if not usable(fit)]
             found.append(Answer(short, axis in ("N", "D"), parameter, preferred(fits), refused))
     return found
 
@@ -200,10 +202,16 @@ def findings(results: Results) -> list[str]:
         ("D", "over data, at the largest size that has enough subsets"),
         ("N", "over parameters, at the largest subset"),
     ):
-        law = [family.title for family in with_cells if preferred(family.main_fits(axis))]
-        none = [family.title for family in with_cells if family.title not in law]
+        fits = {family.title: preferred(family.main_fits(axis)) for family in with_cells}
+        law = [title for title, fit in fits.items() if fit is not None and not cautioned(fit)]
+        near = [title for title, fit in fits.items() if fit is not None and cautioned(fit)]
+        none = [title for title, fit in fits.items() if fit is None]
         if law:
             sentences.append(f"The losses follow a law {what}, for {named(law)}.")
+        if near:
+            sentences.append(
+                f"A law {what}, carries a caution for {named(near)}: the reasons say how near it is to a refusal."
+            )
         if none:
             sentences.append(
                 f"No law {what}, can be claimed for {named(none)}: every fit of it is refused, with its reasons."
@@ -226,20 +234,25 @@ def primary_findings(contrasts: Sequence[Contrast]) -> list[str]:
     losses: dict[str, list[Contrast]] = {}
     for contrast in contrasts:
         found = contrast.exponents[0]["excludes_zero"] if contrast.exponents else None
+        caution = " This carries a caution, with its reasons below the table."
         text = {
             True: "In {} the exponents over data differ by more than the noise explains.",
             False: "In {} no difference of the exponents over data shows, which does not show that there is none.",
             None: "In {} the exponents over data cannot be compared: a fit is refused, or the noise is not known.",
-        }[found]
+        }[found] + caution * (found is not None and cautioned(contrast.exponents[0]))
         exponents.setdefault(text, []).append(contrast)
         row = contrast.rows[LOG_LOSSES[0]]
-        if accepted(row):
-            lower = "second" if row["low"] < 0 else "first"
+        if usable(row):
+            lower = "second" if row["value"] < 0 else "first"
             text = (
                 f"the {lower} series has the lower loss on equal data" if row["excludes_zero"] else "no loss is lower"
             )
-            losses.setdefault(f"In {{}} {text}, in the mean over the subsets.", []).append(contrast)
+            sentence = f"In {{}} {text}, in the mean over the subsets.{caution * cautioned(row)}"
+            losses.setdefault(sentence, []).append(contrast)
     return [text.format(named(chosen)) for text, chosen in [*exponents.items(), *losses.items()]]
+
+
+_CAUTION = " (with a caution)"
 
 
 def contrast_reading(contrast: Contrast) -> str:
@@ -248,18 +261,20 @@ def contrast_reading(contrast: Contrast) -> str:
     for row in contrast.exponents:
         form = "as a power law" if row["form"] == "power" else "above a floor E"
         if not row["excludes_zero"]:
-            parts.append(f"{form}, no difference of the exponents shows: the interval holds 0")
+            part = f"{form}, no difference of the exponents shows: the interval holds 0"
         else:
-            faster = "faster" if row["low"] > 0 else "more slowly"
-            parts.append(f"{form}, its loss falls {faster} with data: the interval leaves out 0")
+            faster = "faster" if row["value"] > 0 else "more slowly"
+            part = f"{form}, its loss falls {faster} with data: the interval leaves out 0"
+        parts.append(part + _CAUTION * cautioned(row))
     if not parts:
         parts.append("no difference of the exponents can be given, as the reasons below the table say")
     losses: dict[str, list[str]] = {}
     for quantity, where in zip(LOG_LOSSES, ("over the subsets", "at the largest one"), strict=True):
         row = contrast.rows[quantity]
-        if accepted(row):
-            lower = "its loss is lower" if row["low"] < 0 else "its loss is higher"
-            losses.setdefault(lower if row["excludes_zero"] else "the losses cannot be told apart", []).append(where)
+        if usable(row):
+            lower = "its loss is lower" if row["value"] < 0 else "its loss is higher"
+            words = lower if row["excludes_zero"] else "the losses cannot be told apart"
+            losses.setdefault(words + _CAUTION * cautioned(row), []).append(where)
     parts += [f"{' and '.join(where)} {words}" for words, where in losses.items()]
     return f"{contrast.second} against {contrast.first}: {'; '.join(parts)}."
 
@@ -312,7 +327,7 @@ def figure(root: Path, plot: Plot) -> Markup:
 
 
 def reason_parts(reason: str) -> tuple[str, str, str]:
-    """The reason of a refusal as its code, what was found, and what mends it; the last may be empty."""
+    """A reason as its code, what was found, and what fixes it; the last may be empty."""
     code, _, rest = reason.partition(": ")
     found, _, mend = rest.rpartition("; ")
     return (code.replace("_", " "), found, mend) if found else (code.replace("_", " "), rest or code, "")

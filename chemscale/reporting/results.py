@@ -36,7 +36,7 @@ TITLES = {
     "baseline": "Unsymmetric baseline",
     "spookynet": "SpookyNet",
 }
-# quantities of a contrast in tables/contrasts.parquet: of exponents, the first accepted one is spoken of first
+# quantities of a contrast in tables/contrasts.parquet: of exponents, the first usable one is spoken of first
 EXPONENTS = ("exponent_data", "exponent_data_offset")
 LOG_LOSSES = ("log_loss_mean", "log_loss_largest")
 # kinds of rows in tables/control_effects.parquet
@@ -221,13 +221,13 @@ class Contrast:
 
     @property
     def exponents(self) -> list[Row]:
-        """The accepted differences of exponents: of the power law, then of the law with a floor."""
-        return [row for quantity in EXPONENTS if accepted(row := self.rows[quantity])]
+        """The differences of exponents that are not refused: of the power law, then of the law with a floor."""
+        return [row for quantity in EXPONENTS if usable(row := self.rows[quantity])]
 
     @property
     def losses(self) -> list[Row]:
-        """The accepted differences of log losses: of their mean over the subsets, then at the largest one."""
-        return [row for quantity in LOG_LOSSES if accepted(row := self.rows[quantity])]
+        """The differences of log losses that are not refused: of their mean over the subsets, at the largest one."""
+        return [row for quantity in LOG_LOSSES if usable(row := self.rows[quantity])]
 
 
 @dataclass(frozen=True)
@@ -250,15 +250,20 @@ class Results:
         return list(self.study["waived"])
 
 
-def accepted(fit: Row) -> bool:
-    """Whether a fit, or a quantity of a contrast, was accepted."""
-    return bool(fit["verdict"] == "accepted")
+def usable(fit: Row) -> bool:
+    """Whether a fit, or a quantity of a contrast, is accepted or carries a caution."""
+    return fit["verdict"] in ("accepted", "caution")
+
+
+def cautioned(fit: Row) -> bool:
+    """Whether a fit, or a quantity of a contrast, carries a caution: it lies near a threshold."""
+    return bool(fit["verdict"] == "caution")
 
 
 def preferred(fits: Sequence[Row]) -> Row | None:
-    """The accepted fit of the richest form; None where none is accepted."""
-    found = [fit for fit in fits if accepted(fit)]
-    return max(found, key=lambda fit: _RICHNESS.get(fit["form"], 0), default=None)
+    """The fit of the richest form: an accepted one, else one with a caution; None where all are refused."""
+    found = [fit for fit in fits if usable(fit)]
+    return max(found, key=lambda fit: (not cautioned(fit), _RICHNESS.get(fit["form"], 0)), default=None)
 
 
 # of a table whose rows become Python values, which take ten times as much

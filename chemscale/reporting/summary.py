@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from chemscale.families import FAMILIES, LANGUAGE
-from chemscale.reporting.results import accepted, read_rows
+from chemscale.reporting.results import cautioned, read_rows, usable
 from chemscale.units import format_number
 
 
 def summary(root: Path, audit: dict[str, Any]) -> str:
-    """The report's path, every accepted exponent with its interval, and the verdict of `audit`, as lines of text."""
+    """The report's path, every exponent with its interval, and the verdict of `audit`, as lines of text.
+
+    Exponents are those of fits that are accepted or carry a caution, which is named.
+    """
     root = Path(root)
     fits = read_rows(root, "fits")
     lines = [f"report: {shlex.quote(str(root / 'report' / 'index.html'))}"]
-    for fit in filter(accepted, fits):
+    for fit in filter(usable, fits):
         for name in ("alpha", "beta"):
             if not fit.has(name):
                 continue
@@ -29,8 +32,9 @@ def summary(root: Path, audit: dict[str, Any]) -> str:
             lines.append(
                 f"  {fit['family']} L({','.join(fit['axis'])}) {fit['form']}: {name} = {value} [{low}, {high}] at "
                 f"{format_number(fit['level'], 'level')}, {fit['at']}, {span}, {loss}, {fit['protocol']}"
+                f"{' (caution: near a threshold, see the report)' if cautioned(fit) else ''}"
             )
-    refused = sum(not accepted(fit) for fit in fits)
+    refused = sum(not usable(fit) for fit in fits)
     if refused:
         lines.append(f"  {refused} of {len(fits)} fits refused; the report says why")
     failed = [check["name"] for check in audit["checks"] if check["verdict"] != "ok"]

@@ -8,6 +8,9 @@ A resample is parametric: losses at the design points are drawn around the fitte
   four points, two or fewer distinct ones are left a third of the time;
 - test noise: test clusters (molecules' constitutions, time blocks) drawn with replacement, the same draw for all
   cells of a test set. What all cells share then moves amplitudes and not exponents.
+
+Printed intervals come from the resamples that the study's settings ask for (`draw`). Verdicts come from resamples of
+their own (`judge_draws`), whose number and random numbers nobody chooses: the same data always get the same verdict.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy import stats
+from scipy.stats import qmc
 
 from chemscale.errors import RecordError
 from chemscale.scaling.law import Array, Index
@@ -26,6 +30,8 @@ from chemscale.scaling.law import Array, Index
 MIN_DOF = 3  # of replicates, from which on the noise is theirs
 # two variances are taken for different, and one of many for an outlier, below this p-value
 UNEVEN_P = 0.01
+JUDGE_RESAMPLES = 1024  # behind a verdict; a power of two, as Sobol points need
+JUDGE_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,7 @@ def draw(points: int, resamples: int, seed: int, stream: str, shifts: Array | No
         resamples: number of resamples.
         seed: of the study's fits.
         stream: names the random stream, for instance the family.
-        shifts: from `cluster_shifts`; None where test clusters are unknown.
+        shifts: from `ClusterSums.shifts`; None where test clusters are unknown.
     """
     random = np.random.default_rng([seed, *_words(stream)])
     uniform = random.uniform(size=resamples)
@@ -129,17 +135,69 @@ def draw(points: int, resamples: int, seed: int, stream: str, shifts: Array | No
     return Draws(normal, uniform, np.zeros((resamples, points)) if shifts is None else shifts)
 
 
-def cluster_shifts(cells: pd.DataFrame, clusters: pd.DataFrame, points: Index, resamples: int, seed: int) -> Array:
-    """The change of each design point's log loss under resampled test clusters, [R, P].
+def judge_draws(points: int, stream: str, shifts: Array | None = None) -> Draws:
+    """The random numbers of the resamples that verdicts come from, always the same for so many design points.
 
-    The draw depends on the seed and the names of the clusters only, so that families with the same test set are paired.
+    They are scrambled Sobol points: quantiles of an exponent vary between scrambles by about 2 %, where those of 400
+    independent resamples vary by 5 to 10 %.
+
+    Args:
+        points: number of design points, at most 21,200.
+        stream: names the order of the resamples, for instance the family, so that two families are independent.
+        shifts: from `ClusterSums.judge_shifts`; None where test clusters are unknown.
+    """
+    sobol = qmc.Sobol(points + 1, scramble=True, rng=np.random.default_rng(JUDGE_SEED))
+    order = np.random.default_rng([JUDGE_SEED, *_words(stream)]).permutation(JUDGE_RESAMPLES)
+    quantiles = np.clip(sobol.random(JUDGE_RESAMPLES)[order], 2.0**-31, 1 - 2.0**-31)
+    normal = stats.norm.ppf(quantiles[:, 1:])
+    return Draws(normal, quantiles[:, 0], np.zeros_like(normal) if shifts is None else shifts)
+
+
+@dataclass(frozen=True)
+class ClusterSums:
+    """The test clusters of some cells.
+
+    Attributes:
+        names: of the clusters, [K].
+        total: each cluster's summed test loss in each cell, [K, cells].
+        number: its count of tokens or force components there, [K, cells].
+    """
+
+    names: list[str]
+    total: Array
+    number: Array
+
+    def shifts(self, points: Index, resamples: int, seed: int) -> Array:
+        """The change of each design point's log loss under resampled test clusters, [R, P].
+
+        The draw depends on the seed and the names of the clusters only, so that families with the same test set are
+        paired.
+
+        Args:
+            points: the index of each cell's design point, [cells].
+            resamples: number of resamples.
+            seed: of the study's fits.
+        """
+        size = len(self.names)
+        random = np.random.default_rng([seed, *_words("\n".join(self.names))])
+        picks = random.multinomial(size, np.full(size, 1 / size), resamples).astype(float)
+        resampled = (picks @ self.total) / (picks @ self.number)  # [R, cells]
+        share = np.zeros((len(points), int(points.max()) + 1))
+        share[np.arange(len(points)), points] = 1 / np.bincount(points)[points]
+        losses = self.total.sum(0) / self.number.sum(0)
+        return np.asarray(np.log(resampled @ share) - np.log(losses @ share))
+
+    def judge_shifts(self, points: Index) -> Array:
+        """The same for the resamples that verdicts come from, [JUDGE_RESAMPLES, P]."""
+        return self.shifts(points, JUDGE_RESAMPLES, JUDGE_SEED)
+
+
+def cluster_sums(cells: pd.DataFrame, clusters: pd.DataFrame) -> ClusterSums:
+    """The test clusters of cells.
 
     Args:
         cells: columns cell, test_loss.
         clusters: columns cell, cluster, loss_sum, count; every cell with the same clusters.
-        points: the index of each cell's design point, [cells].
-        resamples: number of resamples.
-        seed: of the study's fits.
 
     Raises:
         RecordError: cells have different clusters, or a cell's clusters do not sum to its test loss.
@@ -164,13 +222,7 @@ def cluster_shifts(cells: pd.DataFrame, clusters: pd.DataFrame, points: Index, r
             f"a loss of {losses[at]:.10g} from them and {stated[at]:.10g} in the record",
             "gather the study again",
         )
-    size = len(sums)
-    random = np.random.default_rng([seed, *_words("\n".join(map(str, sums.index)))])
-    picks = random.multinomial(size, np.full(size, 1 / size), resamples).astype(float)
-    resampled = (picks @ total) / (picks @ number)  # [R, cells]
-    share = np.zeros((len(names), int(points.max()) + 1))
-    share[np.arange(len(names)), points] = 1 / np.bincount(points)[points]
-    return np.asarray(np.log(resampled @ share) - np.log(losses @ share))
+    return ClusterSums([str(name) for name in sums.index], total, number)
 
 
 def _words(text: str) -> list[int]:

@@ -21,28 +21,32 @@ Several contrasts are corrected for by Bonferroni, primary and secondary ones ea
 the config, those refused included, an interval has the level 1 - (1 - level) / k. So it stays an interval, and leaves
 out 0 just where the corrected test says so. The quantities of a contrast answer different questions and are not counted
 as several; whoever picks one after seeing all has not corrected for that.
+
+Whether a difference is claimed (`excludes_zero`) depends on no setting: it is what intervals at 90 %, corrected in the
+same way, say of the resamples that verdicts come from. Where those at 85 or 95 % say otherwise, the verdict is
+`caution`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from chemscale.scaling.bootstrap import MIN_DOF, Noise
+from chemscale.scaling.bootstrap import MIN_DOF, Draws, Noise
 from chemscale.scaling.design import METRIC, Design, design
-from chemscale.scaling.estimate import Estimate, Points, estimate, quantiles
-from chemscale.scaling.law import LAWS, Array
-from chemscale.scaling.verdict import Reason, accepted, check_points
+from chemscale.scaling.estimate import Estimate, Points, Resamples, estimate, quantiles
+from chemscale.scaling.law import LAWS, Array, Law
+from chemscale.scaling.verdict import LEVELS, Reason, check_points, verdict_of
 
 # The columns of tables/contrasts.parquet. `of_first` and `of_second` are the two numbers whose difference is `value`:
 # exponents, or mean log losses. `level` is that of the interval, corrected for `comparisons`; `seed_dof` are the
-# degrees of freedom of the noise that is known less well; x is D over the subsets used. Where a row is refused its
-# numbers are null.
+# degrees of freedom of the noise that is known less well; x is D over the subsets used. `excludes_zero` is judged at a
+# fixed level, whatever `level` is. Where a row is refused its numbers are null.
 CONTRAST_COLUMNS: dict[str, str] = {
     **dict.fromkeys(("contrast_id", "contrast", "role", "matched"), "string"),
     **dict.fromkeys(("family_first", "size_first", "family_second", "size_second"), "string"),
@@ -89,12 +93,17 @@ class _Series:
 
 @dataclass(frozen=True)
 class _Difference:
-    """What a quantity was found to be: the two numbers, and the resamples of their difference."""
+    """What a quantity was found to be: the two numbers, and the resamples of their difference.
+
+    `resampled` are those behind the interval, `judged` those behind the verdict.
+    """
 
     of_first: float
     of_second: float
     resampled: Array
-    notes: list[str]
+    judged: Array
+    notes: list[str] = field(default_factory=list)
+    cautions: list[Reason] = field(default_factory=list)
 
 
 def contrast_table(
@@ -222,18 +231,37 @@ def _row(series: list[_Series], quantity: str, shared: Mapping[str, Any], told: 
         found = _log_losses(series) if form is None else _exponents(series, form, shared["level_nominal"])
         if isinstance(found, _Difference):
             low, high = quantiles(found.resampled, shared["level"])
+            excludes_zero, near = _excludes_zero(found.judged, shared["comparisons"])
+            reasons = [*found.cautions, *near]
             row.update(
                 value=found.of_second - found.of_first,
                 low=float(low),
                 high=float(high),
                 of_first=found.of_first,
                 of_second=found.of_second,
-                excludes_zero=bool(low > 0 or high < 0),
+                excludes_zero=excludes_zero,
                 notes=row["notes"] + found.notes,
             )
         else:
             reasons = found
-    return row | {"verdict": accepted(reasons), "reasons": list(dict.fromkeys(map(str, reasons)))}
+    return row | {"verdict": verdict_of(reasons), "reasons": list(dict.fromkeys(map(str, reasons)))}
+
+
+def _excludes_zero(differences: Array, comparisons: int) -> tuple[bool, list[Reason]]:
+    """Whether the interval of a difference leaves out 0, and the caution where that is a near thing."""
+    ends = {level: quantiles(differences, corrected(level, comparisons)) for level in LEVELS}
+    says = {level: bool(low > 0 or high < 0) for level, (low, high) in ends.items()}
+    lenient, nominal, strict = LEVELS
+    if says[lenient] == says[strict]:
+        return says[nominal], []
+    low, high = ends[nominal]
+    words = {True: "leaves out 0", False: "holds 0"}
+    corrections = f", corrected for {comparisons} contrasts" if comparisons > 1 else ""
+    found = (
+        f"the interval [{low:.3g}, {high:.3g}] at {100 * nominal:.0f} %{corrections} {words[says[nominal]]}, and that "
+        f"at {100 * (lenient if says[nominal] == says[strict] else strict):.0f} % {words[not says[nominal]]}"
+    )
+    return says[nominal], [Reason("near_zero", found, "add seeds or subsets before claiming either", refuses=False)]
 
 
 def _refusals(series: Sequence[_Series], form: str | None) -> list[Reason]:
@@ -283,30 +311,40 @@ def _exponents(series: Sequence[_Series], form: str, level: float) -> _Differenc
             chosen["loss"].to_numpy(float),
             chosen["runs"].to_numpy(float),
         )
-        fitted.append(estimate(law, points, one.noise, one.design.draws.take(one.points), level))
-    refused = [
-        Reason(reason.code, f"{one}: {reason.found}", reason.mend)
+        draws, judged = (drawn.take(one.points) for drawn in (one.design.draws, one.design.judged))
+        fitted.append(estimate(law, points, one.noise, draws, level, judged))
+    reasons = [
+        replace(reason, found=f"{one}: {reason.found}")
         for one, found in zip(series, fitted, strict=True)
         for reason in found.reasons
     ]
-    if refused:
-        return refused
-    # resamples that have a fit in both; equal ones share their test clusters
-    _, *rows = np.intersect1d(fitted[0].kept, fitted[1].kept, assume_unique=True, return_indices=True)
-    at = law.parameters.index("beta")
-    first, second = (found.samples[mine, at] for found, mine in zip(fitted, rows, strict=True))
+    if any(reason.refuses for reason in reasons):
+        return reasons
+    resampled = _difference(law, *(found.resamples for found in fitted))
+    behind = _difference(law, *(found.judged for found in fitted))
     betas = [found.fit.parameters["beta"] for found in fitted if found.fit is not None]
     notes = [f"{one}: {note}" for one, found in zip(series, fitted, strict=True) for note in found.notes]
-    return _Difference(betas[0], betas[1], second - first, notes)
+    return _Difference(betas[0], betas[1], resampled, behind, notes, reasons)
+
+
+def _difference(law: Law, first: Resamples, second: Resamples) -> Array:
+    """The resampled difference of two exponents, of resamples that have a fit in both; those share test clusters."""
+    _, *rows = np.intersect1d(first.kept, second.kept, assume_unique=True, return_indices=True)
+    at = law.parameters.index("beta")
+    return np.asarray(second.parameters[rows[1], at] - first.parameters[rows[0], at])
 
 
 def _log_losses(series: Sequence[_Series]) -> _Difference:
     """The means of the log losses over the subsets."""
-    means, moved = [], []
-    for one in series:
-        noise, draws, chosen = one.noise, one.design.draws.take(one.points), one.chosen
-        assert noise.sd is not None
-        spread = noise.sd * chosen["runs"].to_numpy(float) ** -0.5 * draws.sd_factors(noise.dof)[:, None]
-        means.append(float(np.log(chosen["loss"].to_numpy(float)).mean()))
-        moved.append((spread * draws.normal + draws.shifts).mean(1))
-    return _Difference(means[0], means[1], means[1] - means[0] + moved[1] - moved[0], [])
+    first, second = (float(np.log(one.chosen["loss"].to_numpy(float)).mean()) for one in series)
+    moved = [_moved(one, one.design.draws) for one in series]
+    judged = [_moved(one, one.design.judged) for one in series]
+    return _Difference(first, second, second - first + moved[1] - moved[0], second - first + judged[1] - judged[0])
+
+
+def _moved(series: _Series, draws: Draws) -> Array:
+    """How far the mean log loss of a series moves in each resample, [R]."""
+    assert series.noise.sd is not None
+    draws = draws.take(series.points)
+    sds = series.noise.sd * series.chosen["runs"].to_numpy(float) ** -0.5
+    return np.asarray((sds * draws.sd_factors(series.noise.dof)[:, None] * draws.normal + draws.shifts).mean(1))

@@ -14,7 +14,14 @@ import numpy as np
 import pandas as pd
 
 from chemscale.families import LANGUAGE
-from chemscale.scaling.bootstrap import Draws, Noise, cluster_shifts, draw, noise_of
+from chemscale.scaling.bootstrap import (
+    Draws,
+    Noise,
+    cluster_sums,
+    draw,
+    judge_draws,
+    noise_of,
+)
 
 METRIC = "test_loss"
 
@@ -28,7 +35,8 @@ class Design:
     points: pd.DataFrame  # a row per design point: size, num_samples, N, D, C, loss, runs
     unusable: list[str]  # cells without a loss, with the reason
     protocols: list[str]
-    draws: Draws
+    draws: Draws  # behind printed intervals
+    judged: Draws  # behind verdicts
 
     def noise_of(self, points: Sequence[int]) -> tuple[Noise, tuple[str, ...]]:
         """The noise of a run at some of the design points, and what a reader has to know of it."""
@@ -70,9 +78,11 @@ def design(name: str, cells: pd.DataFrame, clusters: pd.DataFrame, settings: Map
     index = {key: at for at, key in enumerate(zip(points["size"], points["num_samples"], strict=True))}
     of_cell = np.array([index[key] for key in zip(values["size"], values["num_samples"], strict=True)], np.int64)
     resamples, seed = int(settings["resamples"]), int(settings["seed"])
-    shifts = None
+    shifts = judged = None
     if len(clusters) and len(cells):
-        shifts = cluster_shifts(cells, clusters, of_cell, resamples, seed)
+        sums = cluster_sums(cells, clusters)
+        shifts = sums.shifts(of_cell, resamples, seed)
+        judged = sums.judge_shifts(of_cell)
     return Design(
         name=name,
         cells=cells.assign(point=of_cell),
@@ -80,4 +90,5 @@ def design(name: str, cells: pd.DataFrame, clusters: pd.DataFrame, settings: Map
         unusable=unusable,
         protocols=sorted(cells["protocol"].unique()),
         draws=draw(len(points), resamples, seed, name, shifts),
+        judged=judge_draws(len(points), name, judged),
     )

@@ -4,13 +4,16 @@ Where the noise comes from:
 
 - replicates with at least `MIN_DOF` degrees of freedom: the resamples have that noise. How often their scatter
   around their own fits reaches the one observed is the p-value of the form (an F-test that knows of test clusters and
-  of the law's curvature). Below `WIDENED_P` the resamples are drawn again with the larger of noise and scatter, and a
-  note says so; far beyond the noise the fit is refused (`verdict.check_scatter`);
+  of the law's curvature). Around `WIDENED_P` the noise of the resamples grows to the larger of noise and scatter, and
+  a note says so; far beyond the noise the fit is refused (`verdict.check_scatter`);
 - otherwise the scatter around the fit itself. It cannot tell noise from lack of fit, which a note says; curvature that
   is left in the residuals is tested instead.
 
 Intervals are percentiles of the resampled parameters: in simulations of studies like ours they covered as well as the
 basic and the bias-corrected ones for exponents (86 to 91 % at a level of 90 %) and better for amplitudes and E.
+
+The printed intervals have the level, the number of resamples and the seed that the study asks for. The verdict and the
+p-value come from other resamples, which are the same in every study (`bootstrap.judge_draws`), at levels of their own.
 """
 
 from __future__ import annotations
@@ -22,11 +25,12 @@ import numpy as np
 from scipy import stats
 
 from chemscale.scaling import verdict
-from chemscale.scaling.bootstrap import MIN_DOF, Draws, Noise
+from chemscale.scaling.bootstrap import MIN_DOF, Draws, Noise, judge_draws
 from chemscale.scaling.fit import Fit, Flags, fit, solve
 from chemscale.scaling.law import Array, Index, Law
 
 CURVE_POINTS = 33
+BLOCK = 2**21  # derivatives of the losses of data sets that are solved at once
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,19 @@ class Points:
 
 
 @dataclass(frozen=True)
+class Resamples:
+    """The resamples that have a fit.
+
+    Attributes:
+        parameters: [R, p], in the order of `law.parameters`.
+        kept: which of the draws they are, [R].
+    """
+
+    parameters: Array
+    kept: Index
+
+
+@dataclass(frozen=True)
 class Estimate:
     """A fitted law with its intervals and the verdict on it.
 
@@ -56,10 +73,10 @@ class Estimate:
         intervals: (low, high) of each parameter; empty where none could be had.
         level: of the intervals.
         lack_of_fit_p: p-value of the form against the noise of replicates; None where untested.
-        reasons: of a refusal; empty where the fit is accepted.
+        reasons: of a refusal or a caution; empty where the fit is accepted.
         notes: what a reader of the interval has to know.
-        samples: the resampled parameters, [R, p] in the order of `law.parameters`, of resamples that have a fit.
-        kept: which of the resamples those are, [R].
+        resamples: behind the intervals.
+        judged: behind the verdict.
     """
 
     law: Law
@@ -69,13 +86,13 @@ class Estimate:
     lack_of_fit_p: float | None
     reasons: tuple[verdict.Reason, ...]
     notes: tuple[str, ...]
-    samples: Array = field(repr=False)
-    kept: Index = field(repr=False)
+    resamples: Resamples = field(repr=False)
+    judged: Resamples = field(repr=False)
 
     @property
     def verdict(self) -> str:
-        """`accepted` or `refused`."""
-        return verdict.accepted(self.reasons)
+        """`accepted`, `caution` or `refused`."""
+        return verdict.verdict_of(self.reasons)
 
     def curve(self, low: float, high: float) -> tuple[Array, Array, Array, Array]:
         """The law between two values of its single axis: x, loss, and the ends of the loss's interval."""
@@ -83,23 +100,28 @@ class Estimate:
         assert self.law.axes == ("x",)
         x = np.geomspace(low, high, CURVE_POINTS)
         loss = self.law.predict(self.fit.parameters, {"x": x})
-        if not len(self.samples):
+        if not len(self.resamples.kept):
             return x, loss, np.full_like(x, np.nan), np.full_like(x, np.nan)
-        columns = dict(zip(self.law.parameters, self.samples.T[:, :, None], strict=True))
+        columns = dict(zip(self.law.parameters, self.resamples.parameters.T[:, :, None], strict=True))
         floor = columns["E"] if self.law.floor else 0.0
-        lows, highs = quantiles(floor + columns["A"] * x ** -columns["beta"], self.level)
+        # in logarithms: an exponent far below 0 would leave the floats
+        terms = np.exp(np.clip(np.log(columns["A"]) - columns["beta"] * np.log(x), -700, 700))
+        lows, highs = quantiles(floor + terms, self.level)
         return x, loss, lows, highs
 
 
-def estimate(law: Law, points: Points, noise: Noise, draws: Draws, level: float) -> Estimate:
+def estimate(
+    law: Law, points: Points, noise: Noise, draws: Draws, level: float, judged: Draws | None = None
+) -> Estimate:
     """Fit `law` to `points` and judge the fit.
 
     Args:
         law: the form.
         points: at least one design point.
         noise: of one run, from the family's replicates.
-        draws: random numbers for these points.
+        draws: random numbers for these points, behind the intervals.
         level: of the intervals, in (0, 1).
+        judged: random numbers behind the verdict; None where test clusters are unknown.
     """
     reasons = verdict.check_points(law, points.axes, points.labels)
     count, size = len(points.loss), len(law.parameters)
@@ -108,7 +130,9 @@ def estimate(law: Law, points: Points, noise: Noise, draws: Draws, level: float)
     if count < size + (not replicates) or any(found < 2 for found in values.values()):
         if not reasons:
             reasons = [verdict.Reason("too_few_points", f"{count} points for {size} parameters", "run more")]
-        return Estimate(law, None, {}, level, None, tuple(reasons), (), np.empty((0, size)), np.empty(0, np.int64))
+        none = Resamples(np.empty((0, size)), np.empty(0, np.int64))
+        return Estimate(law, None, {}, level, None, tuple(reasons), (), none, none)
+    judged = judge_draws(count, "points") if judged is None else judged
     fitted = fit(law, points.axes, points.loss, points.runs**-0.5)
     reasons += verdict.check_fit(fitted)
     notes: list[str] = []
@@ -119,47 +143,66 @@ def estimate(law: Law, points: Points, noise: Noise, draws: Draws, level: float)
     p_value: float | None = None
     if replicates:
         assert noise.sd is not None
-        spread = noise.sd * points.runs**-0.5 * draws.sd_factors(noise.dof)[:, None]
-        samples, rss, converged = _resample(fitted, spread, draws)
+        sds = [_Sd(noise.sd * points.runs**-0.5, noise.dof)]
+        parameters, rss, converged = _resample(fitted, sds, judged)
         if freedom:
             # rounding alone is no scatter: without the allowance, exact data would have an arbitrary p-value
             p_value = float((1 + (rss >= fitted.rss * (1 - 1e-9) - count * 1e-24).sum()) / (1 + len(rss)))
             reasons += verdict.check_scatter(run_scatter, noise.sd, p_value)
-            if p_value < verdict.WIDENED_P:
-                sd = np.maximum(noise.sd * points.runs**-0.5, point_scatter)
-                samples, _, converged = _resample(fitted, sd * draws.sd_factors(freedom)[:, None], draws)
+            if share := verdict.widened(p_value):
+                # by degrees: a step would let a verdict hang on the last digit of the p-value
+                larger = np.maximum(noise.sd * points.runs**-0.5, point_scatter)
+                sds = [_Sd((1 - share) * sds[0].values, noise.dof), _Sd(share * larger, freedom)]
+                parameters, _, converged = _resample(fitted, sds, judged)
+                wide = (1 - share) * noise.sd + share * max(noise.sd, point_scatter)
                 notes.append(
                     f"scatter around the law exceeds the noise between seeds (p = {p_value:.2g}): the interval is "
-                    f"widened from {100 * noise.sd:.2f} % to {100 * max(noise.sd, point_scatter):.2f} %"
+                    f"widened from {100 * noise.sd:.2f} % to {100 * wide:.2f} %"
                 )
     else:
-        samples, _, converged = _resample(
-            fitted, run_scatter * points.runs**-0.5 * draws.sd_factors(freedom)[:, None], draws
-        )
+        sds = [_Sd(run_scatter * points.runs**-0.5, freedom)]
+        parameters, _, converged = _resample(fitted, sds, judged)
         notes.append(
             f"{noise.dof} degrees of freedom from replicates, fewer than {MIN_DOF}: the noise is the scatter around "
             "the law, which hides lack of fit"
         )
         reasons += verdict.check_structure(*_curvature(fitted))
-    intervals = {}
-    kept, samples = np.flatnonzero(converged), samples[converged]
-    if len(samples):
-        lows, highs = quantiles(samples, level)
-        intervals = {
-            name: (float(low), float(high)) for name, low, high in zip(law.parameters, lows, highs, strict=True)
-        }
-        reasons += verdict.check_intervals(fitted, intervals, level, 1 - float(converged.mean()))
-    else:
-        reasons.append(verdict.Reason("bootstrap_failures", "no resample has a fit", "choose a simpler form"))
-    return Estimate(law, fitted, intervals, level, p_value, tuple(reasons), tuple(notes), samples, kept)
+    behind = Resamples(parameters[converged], np.flatnonzero(converged))
+    reasons += verdict.check_failures(1 - float(converged.mean()))
+    if len(behind.kept):
+        nested = {at: _intervals(law, behind, at) for at in verdict.LEVELS}
+        reasons += verdict.check_intervals(fitted, nested)
+    parameters, _, converged = _resample(fitted, sds, draws)
+    printed = Resamples(parameters[converged], np.flatnonzero(converged))
+    intervals = _intervals(law, printed, level) if len(printed.kept) else {}
+    return Estimate(law, fitted, intervals, level, p_value, tuple(reasons), tuple(notes), printed, behind)
 
 
-def _resample(fitted: Fit, spread: Array, draws: Draws) -> tuple[Array, Array, Flags]:
+@dataclass(frozen=True)
+class _Sd:
+    """A part of the noise of the design points: relative sds [n], known with `dof` degrees of freedom."""
+
+    values: Array
+    dof: int
+
+
+def _resample(fitted: Fit, sds: list[_Sd], draws: Draws) -> tuple[Array, Array, Flags]:
     """Parameters [R, p], weighted sums of squares [R] and convergence [R] of data sets drawn around a fit."""
     problem = fitted.problem
+    spread = sum((sd.values * draws.sd_factors(sd.dof)[:, None] for sd in sds), np.zeros_like(draws.normal))
     simulated = fitted.fitted - problem.scale.log_loss + spread * draws.normal + draws.shifts
-    batch = solve(problem, simulated, fitted.theta)
-    return problem.scale.parameters(problem.law, batch.theta), batch.rss, batch.converged
+    # many points are solved in blocks, in bounded memory
+    rows = max(1, BLOCK // (simulated.shape[1] * len(fitted.theta)))
+    batches = [solve(problem, simulated[at : at + rows], fitted.theta) for at in range(0, len(simulated), rows)]
+    theta, rss, converged = (
+        np.concatenate([getattr(batch, name) for batch in batches]) for name in ("theta", "rss", "converged")
+    )
+    return problem.scale.parameters(problem.law, theta), rss, converged
+
+
+def _intervals(law: Law, resamples: Resamples, level: float) -> dict[str, tuple[float, float]]:
+    lows, highs = quantiles(resamples.parameters, level)
+    return {name: (float(low), float(high)) for name, low, high in zip(law.parameters, lows, highs, strict=True)}
 
 
 def quantiles(values: Array, level: float) -> tuple[Array, Array]:

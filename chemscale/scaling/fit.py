@@ -199,9 +199,12 @@ def _starts(problem: Problem, log_losses: Array, each: int) -> Array:
         design = (basis / reference * root).transpose(0, 2, 1)  # [G, n, q]
         if design.shape[2] > points:
             continue
-        linear = np.einsum("gqn,mn->mgq", np.linalg.pinv(design), target)
-        fitted = np.einsum("gnq,mgq->mgn", design, linear)
-        rss = ((target[:, None] - fitted) ** 2).sum(2)
+        size = design.shape[2]
+        linear = (target @ np.linalg.pinv(design).reshape(-1, points).T).reshape(count, -1, size)  # [M, G, q]
+        # the rest of the target outside of the design's space, without its fitted values [M, G, n]
+        bases = np.linalg.qr(design)[0].transpose(0, 2, 1).reshape(-1, points)
+        inside = ((target @ bases.T).reshape(count, -1, size) ** 2).sum(2)
+        rss = (target**2).sum(1)[:, None] - inside
         rss = np.where((linear > 0).all(2), rss, np.inf)  # [M, G]
         best = np.argsort(rss, 1, kind="stable")[:, :each]
         rows = np.arange(count)[:, None]
@@ -231,9 +234,9 @@ def _search(problem: Problem, log_losses: Array, starts: Array) -> Batch:
     vanished = log_losses.shape[1] * _VANISHED**2
     diagonal = np.arange(theta.shape[1])
     for _ in range(MAX_ITERATIONS):
-        weighted = jacobian * weights[:, None]
-        gradient = np.einsum("mnp,mn->mp", weighted, residuals)
-        hessian = np.einsum("mnp,mnq->mpq", weighted, jacobian)
+        weighted = (jacobian * weights[:, None]).transpose(0, 2, 1)
+        gradient = (weighted @ residuals[..., None])[..., 0]
+        hessian = weighted @ jacobian
         at = theta[active]
         frozen = ((at <= low) & (gradient < 0)) | ((at >= high) & (gradient > 0))
         lengths = np.sqrt(hessian[:, diagonal, diagonal])

@@ -191,7 +191,8 @@ def _row(family: Design, plan: _Plan, form: str, settings: Mapping[str, Any]) ->
         )
         return row | _unfitted([reason])
     points = Points(axes, labels, chosen["loss"].to_numpy(float), chosen["runs"].to_numpy(float))
-    found = estimate(law, points, noise, family.draws.take(plan.points), level)
+    judged = family.judged.take(plan.points)
+    found = estimate(law, points, noise, family.draws.take(plan.points), level, judged)
     row |= _fitted(found, axes)
     row["notes"] = [*told, *row["notes"]]
     if plan.axis == "C":

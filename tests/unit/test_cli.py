@@ -92,7 +92,8 @@ def test_fit_of_a_table(chemscale, tmp_path):
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     assert set(record) == {
-        "form", "parameters", "intervals", "level", "num_runs", "residual_rms", "verdict", "reasons"
+        "form", "parameters", "intervals", "level", "num_runs", "residual_rms", "verdict", "reasons", "notes",
+        "num_rows", "left_out",
     }  # fmt: skip
     assert record["parameters"]["beta"] == pytest.approx(0.3, abs=1e-6)
     joint = "".join(

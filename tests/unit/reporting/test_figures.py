@@ -48,18 +48,20 @@ def test_a_refused_law_is_not_drawn_and_the_legend_says_so(planted: Path) -> Non
         path = planted / "figures" / f"{family}_data.svg"
         along_data = [fit for fit in fits if fit["family"] == family and fit["axis"] == "D"]
         verdicts |= {fit["verdict"] for fit in along_data}
-        drawn = {fit["at"] for fit in along_data if fit["verdict"] == "accepted"}
+        drawn = {fit["at"] for fit in along_data if fit["verdict"] != "refused"}
+        firm = {fit["at"] for fit in along_data if fit["verdict"] == "accepted"}
         for at in {fit["at"] for fit in along_data}:
             size = at.removeprefix("size=")
             label = next(text for text in texts(path) if text.startswith(f"{size}: "))
             assert (label == f"{size}: law refused") == (at not in drawn)
+            assert label.endswith(" (caution)") == (at in drawn - firm)
         assert path.read_text().count("fill-opacity: 0.16") == len(drawn)
-    assert verdicts == {"accepted", "refused"}
+    assert verdicts == {"accepted", "caution", "refused"}
 
 
 def test_contrasts_tell_role_level_and_refusals(planted: Path) -> None:
     rows = read_parquet(planted / "tables" / "contrasts.parquet").to_pylist()
-    drawn = [row for row in rows if row["form"] is not None and row["verdict"] == "accepted"]
+    drawn = [row for row in rows if row["form"] is not None and row["verdict"] != "refused"]
     found = texts(planted / "figures" / "contrasts.svg")
     for row in drawn:
         form = "power law" if row["form"] == "power" else "floor E"
@@ -70,9 +72,20 @@ def test_contrasts_tell_role_level_and_refusals(planted: Path) -> None:
     assert {f"{name} (refused)" for name in refused} <= set(found)
 
 
+def test_a_contrast_with_a_caution_says_so_beside_its_name(planted: Path) -> None:
+    results = load_results(planted)
+    chosen = next(contrast for contrast in results.contrasts if contrast.exponents)
+    chosen.exponents[0].values["verdict"] = "caution"
+    (plot,) = (plot for plot in plots(results) if plot.name == "contrasts")
+    axes = Figure().add_subplot()
+    plot.draw(axes)
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert [label.split("\n")[0] for label in labels if "\n(caution)" in label] == [chosen.name]
+
+
 def test_ratios_of_losses_are_drawn_where_they_are(planted: Path) -> None:
     rows = read_parquet(planted / "tables" / "contrasts.parquet").to_pylist()
-    drawn = [row for row in rows if row["form"] is None and row["verdict"] == "accepted"]
+    drawn = [row for row in rows if row["form"] is None and row["verdict"] != "refused"]
     assert drawn
     (plot,) = (plot for plot in plots(load_results(planted)) if plot.name == "contrast_losses")
     axes = Figure().add_subplot()

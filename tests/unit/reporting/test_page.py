@@ -285,7 +285,8 @@ def contrast(first: str, second: str, role: str = "primary", **intervals: tuple[
     rows = {}
     for quantity in ("exponent_data", "exponent_data_offset", "log_loss_mean", "log_loss_largest"):
         low, high = intervals.get(quantity) or (None, None)
-        values = {"role": role, "quantity": quantity, "low": low, "high": high}
+        middle = None if low is None or high is None else (low + high) / 2
+        values = {"role": role, "quantity": quantity, "low": low, "high": high, "value": middle}
         values |= {"family_first": first, "family_second": second, "size_first": "small", "size_second": "large"}
         values |= {"form": "offset" if "offset" in quantity else "power"}
         values |= {"verdict": "refused" if low is None else "accepted"}
@@ -329,6 +330,11 @@ def test_what_a_contrast_says() -> None:
     assert "cannot be compared" in primary_findings([refused])[0]
     assert "does not show that there is none" in primary_findings([contrast("a", "b", exponent_data=(-1, 1))])[0]
     assert primary_findings([]) == []
+    for row in found.rows.values():
+        row.values["verdict"] = "caution"
+    assert contrast_reading(found).count("(with a caution)") == 4
+    caution = "This carries a caution, with its reasons below the table."
+    assert all(text.endswith(caution) for text in primary_findings([found]))
 
 
 def test_contrasts_stand_with_their_correction(planted: Path, page: Page) -> None:
@@ -339,7 +345,7 @@ def test_contrasts_stand_with_their_correction(planted: Path, page: Page) -> Non
     for name, row in rows.items():
         assert shown[name, "value"] == ("–" if row["verdict"] == "refused" else format_number(row["value"], "value"))
         assert shown[name, "level"] == format_number(row["level"], "level")
-        assert ((name, "low") in shown) == (row["verdict"] == "accepted")
+        assert ((name, "low") in shown) == (row["verdict"] != "refused")
         for reason in row["reasons"]:
             assert reason_parts(reason)[1] in page.text
     section = page.text[page.text.index("Comparisons that the config names") :]

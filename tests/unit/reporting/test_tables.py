@@ -65,10 +65,15 @@ def test_closing_lines(planted: Path, tmp_path: Path) -> None:
     assert lines[0] == f"report: {planted / 'report' / 'index.html'}"
     assert lines[-1] == "audit: ok"
     fits = read_parquet(planted / "tables" / "fits.parquet").to_pylist()
-    accepted = [fit for fit in fits if fit["verdict"] == "accepted"]
-    exponents = sum(fit[name] is not None for fit in accepted for name in ("alpha", "beta"))
-    assert sum("equal_steps(" in line for line in lines) == exponents > 0
-    answer = next(fit for fit in accepted if fit["fit_id"] == "chemgpt/L(D)/offset")
+    printed = {
+        verdict: sum(fit[name] is not None for fit in fits if fit["verdict"] == verdict for name in ("alpha", "beta"))
+        for verdict in ("accepted", "caution")
+    }
+    told = [line for line in lines if "equal_steps(" in line]
+    cautions = [line for line in told if line.endswith("(caution: near a threshold, see the report)")]
+    assert len(told) - len(cautions) == printed["accepted"] > 0
+    assert len(cautions) == printed["caution"] > 0
+    answer = next(fit for fit in fits if fit["fit_id"] == "chemgpt/L(D)/offset")
     expected = f"chemgpt L(D) offset: beta = {answer['beta']:.3f} [{answer['beta_low']:.3f}, {answer['beta_high']:.3f}]"
     assert any(expected in line and "size=w40" in line for line in lines)
 

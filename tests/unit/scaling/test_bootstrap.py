@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from chemscale.errors import RecordError
-from chemscale.scaling.bootstrap import Noise, cluster_shifts, draw, pooled_noise
+from chemscale.scaling.bootstrap import Noise, cluster_sums, draw, pooled_noise
 
 
 def test_noise_is_pooled_over_design_points():
@@ -59,17 +59,17 @@ def tables():
 
 def test_clusters_are_drawn_alike_for_all_cells(tables):
     cells, clusters = tables
-    shifts = cluster_shifts(cells, clusters, np.arange(3), 300, 0)
+    shifts = cluster_sums(cells, clusters).shifts(np.arange(3), 300, 0)
     # a loss that is twice another's in every cluster moves exactly with it: the draw is paired
     np.testing.assert_allclose(shifts[:, 0], shifts[:, 1], atol=1e-12)
     assert np.abs(shifts[:, 0] - shifts[:, 2]).max() > 1e-3
-    again = cluster_shifts(cells, clusters.sample(frac=1, random_state=1), np.arange(3), 300, 0)
+    again = cluster_sums(cells, clusters.sample(frac=1, random_state=1)).shifts(np.arange(3), 300, 0)
     np.testing.assert_array_equal(shifts, again)
 
 
 def test_shifts_have_the_spread_of_a_mean_over_clusters(tables):
     cells, clusters = tables
-    shifts = cluster_shifts(cells, clusters, np.arange(3), 4000, 0)
+    shifts = cluster_sums(cells, clusters).shifts(np.arange(3), 4000, 0)
     mine = clusters[clusters["cell"] == "a"]
     ratio, counts = cells["test_loss"][0], mine["count"].to_numpy()
     # the delta method for a ratio of sums
@@ -80,7 +80,7 @@ def test_shifts_have_the_spread_of_a_mean_over_clusters(tables):
 
 def test_seeds_of_one_point_are_averaged(tables):
     cells, clusters = tables
-    shifts = cluster_shifts(cells, clusters, np.array([0, 0, 1]), 50, 0)
+    shifts = cluster_sums(cells, clusters).shifts(np.array([0, 0, 1]), 50, 0)
     assert shifts.shape == (50, 2)
 
 
@@ -88,6 +88,6 @@ def test_clusters_that_contradict_the_record_are_named(tables):
     cells, clusters = tables
     wrong = cells.assign(test_loss=cells["test_loss"] * [1, 1.001, 1])
     with pytest.raises(RecordError, match="clusters of b"):
-        cluster_shifts(wrong, clusters, np.arange(3), 10, 0)
+        cluster_sums(wrong, clusters).shifts(np.arange(3), 10, 0)
     with pytest.raises(RecordError, match="c without all clusters"):
-        cluster_shifts(cells, clusters[:-1], np.arange(3), 10, 0)
+        cluster_sums(cells, clusters[:-1]).shifts(np.arange(3), 10, 0)

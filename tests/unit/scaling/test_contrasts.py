@@ -287,3 +287,30 @@ def test_two_protocols_are_not_compared():
     cells.loc[0, "protocol"] = "one_pass"
     for quantity in QUANTITIES:
         assert refusals(found(cells), quantity) == {"mixed_protocols"}
+
+
+def test_what_a_contrast_claims_depends_on_neither_seed_nor_level():
+    random = np.random.default_rng(11)
+    cells = pair(random, 0.30, 0.33)
+    claims = [
+        found(cells, settings={"level": level, "resamples": resamples, "seed": seed})[
+            ["verdict", "excludes_zero", "reasons"]
+        ]
+        for level, resamples, seed in ((0.9, 400, 0), (0.5, 200, 1), (0.99, 1000, 2))
+    ]
+    for other in claims[1:]:
+        pd.testing.assert_frame_equal(claims[0], other)
+
+
+def test_a_difference_at_the_edge_of_its_interval_carries_a_caution():
+    row = found(pair(np.random.default_rng(0), 0.3, 0.3)).loc["vectors/log_loss_mean"]
+    # moved until the low end of the interval at 90 % is 0
+    cells = pair(np.random.default_rng(0), 0.3, 0.3)
+    second = cells["family"] == "painn"
+    cells.loc[second, "test_loss"] *= np.exp(-row["low"])
+    near = found(cells).loc["vectors/log_loss_mean"]
+    assert near["verdict"] == "caution"
+    assert near["reasons"][0].startswith("near_zero: the interval [")
+    cells.loc[second, "test_loss"] *= np.exp(row["high"] - row["low"])
+    clear = found(cells).loc["vectors/log_loss_mean"]
+    assert (clear["verdict"], clear["excludes_zero"]) == ("accepted", True)

@@ -109,3 +109,14 @@ def test_the_frontier_is_the_lower_envelope():
     points = pd.DataFrame({"C": [1.0, 1.1, 2.0, 4.0, 8.0], "loss": [5.0, 4.0, 4.5, 3.0, 3.5]})
     # 1.0 and 1.1 are of one compute, the better one stands for them; 2.0 and 8.0 lose to cheaper ones
     assert frontier(points) == [1, 3]
+
+
+def test_verdicts_depend_on_neither_seed_nor_level():
+    cells = study(noise=0.02)
+    one, other = (
+        fit_study(cells, NO_CLUSTERS, NO_CONTROLS, settings)
+        for settings in (SETTINGS, {"level": 0.5, "resamples": 200, "seed": 7})
+    )
+    assert set(one["verdict"]) == {"accepted", "caution", "refused"}
+    for column in ("verdict", "reasons", "lack_of_fit_p"):
+        pd.testing.assert_series_equal(one[column], other[column])
