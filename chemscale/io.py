@@ -402,10 +402,12 @@ class _LeafSize(NamedTuple):
 
 def _leaf_sizes(file: pq.ParquetFile, wanted: set[str]) -> list[_LeafSize]:
     """The sizes of the leaves of the columns that are wanted."""
-    metadata, sizes = file.metadata, []
+    metadata, names, sizes = file.metadata, set(file.schema_arrow.names), []
     for index in range(metadata.num_columns):
         leaf = file.schema.column(index)
-        column = max((name for name in file.schema_arrow.names if f"{leaf.path}.".startswith(f"{name}.")), key=len)
+        # the longest beginning that is a column's name: names may hold points themselves
+        parts = leaf.path.split(".")
+        column = next(name for end in range(len(parts), 0, -1) if (name := ".".join(parts[:end])) in names)
         if column not in wanted:
             continue
         chunks = [metadata.row_group(group).column(index) for group in range(metadata.num_row_groups)]

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from chemscale.errors import InputError, RecordError
-from chemscale.io import read_parquet
+from chemscale.io import read_parquet, regular_file
 from chemscale.scaling.law import Array
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def read_runs(path: Path, mapping: Mapping[str, str]) -> RunTable:
     Raises:
         InputError: it is no such file, too large, empty, ambiguous, or names a column or a run twice.
     """
-    regular_file(path)
+    regular_file(path, do="name a CSV or Parquet file")
     if path.suffix.lower() in (".parquet", ".pq"):
         table = RunTable(path, _read_parquet(path), {}, None)
     else:
@@ -125,18 +125,6 @@ def read_runs(path: Path, mapping: Mapping[str, str]) -> RunTable:
             place = table.place(int(rows.index[twice][0]))
             raise InputError(f"{path}, {place}", "a run that stands in the table before", "give each run once")
     return table
-
-
-def regular_file(path: Path) -> None:
-    """`InputError` where `path` is no regular file, such as a FIFO, which would be waited for, or a device."""
-    try:
-        missing = not path.exists()
-        regular = path.is_file()
-    except (OSError, ValueError):
-        missing, regular = True, False
-    if not regular:
-        found = "no such file" if missing else "no regular file"
-        raise InputError(f"read the table {path}", found, "name a CSV or Parquet file")
 
 
 def _check_bytes(path: Path, most: int, kind: str) -> None:
