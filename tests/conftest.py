@@ -35,11 +35,16 @@ class Tree:
 
     path: Path
 
+    @property
+    def python(self) -> str:
+        """The interpreter, by a path in the tree."""
+        return str(self.path / ".venv/bin/python")
+
     def run(self, *command: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """Run `python COMMAND...` in the tree; output is captured, the exit code is the caller's to check."""
         environment = {**os.environ, "PYTHONPATH": str(self.path), "OMP_NUM_THREADS": "1"}
         return subprocess.run(
-            [sys.executable, *command],
+            [self.python, *command],
             cwd=self.path,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -73,6 +78,7 @@ def copy_repository(target: Path) -> Tree:
         if (REPOSITORY / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, target / name)
+    (target / ".venv").symlink_to(sys.prefix)
     return Tree(target)
 
 
@@ -88,7 +94,7 @@ def smoke_tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 
     What it printed is in `output.txt`. Its results are in `results/smoke`.
     """
-    made = copy_repository(tmp_path_factory.mktemp("smoke") / "repository")
+    made = copy_repository(tmp_path_factory.mktemp("smoke") / "my runs" / "ü'x")
     done = made.run("workflow/run_study.py", "--configfile", SMOKE)
     (made.path / "output.txt").write_text(done.stdout + done.stderr)
     assert done.returncode == 0, f"the smoke study failed:\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"

@@ -25,7 +25,7 @@ rule train:
         ),
     # by `shell`: a `script` takes Snakemake along, where most cells only publish what their pack has trained
     shell:
-        "{sys.executable:q} -m chemscale.training.launch {params.job:q}"
+        "{sys.executable} -m chemscale.training.launch {params.job:q}"
 
 
 rule train_pack:
