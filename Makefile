@@ -7,6 +7,7 @@
 # make test-faults  a cell killed at random moments, and spread over ranks and stages of ZeRO: the same results; long
 # make test-memory  the model of a run's memory against the measured peaks of every rank; long
 # make test-compiled  machine code of every potential against torch; minutes
+# make test-forgeries  whole studies made again around each known forgery, clean studies and hostile folders; half an hour
 # Each sets up .venv first where pyproject.toml or constraints.txt changed since the last set-up.
 
 PYTHON ?= python3
@@ -24,7 +25,7 @@ PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.set-up
 EXTRAS := train,zero,data,study,workflow,test,dev
 
-.PHONY: run test check bench bench-accelerator bench-accuracy test-scale test-faults test-memory test-compiled test-slurm venv clean distclean
+.PHONY: run test check bench bench-accelerator bench-accuracy test-scale test-faults test-memory test-compiled test-forgeries test-slurm venv clean distclean
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
@@ -74,6 +75,9 @@ test-memory: $(STAMP)
 
 test-compiled: $(STAMP)
 	$(BIN)/python -m pytest -m machine_code
+
+test-forgeries: $(STAMP)
+	$(BIN)/python -m pytest -m forgeries tests/workflow
 
 test-slurm: $(STAMP)
 	tests/slurm/cluster.sh run $(BIN)/python -m pytest -m slurm tests/slurm

@@ -18,9 +18,9 @@ from chemscale.planning.plan import plan_cell
 from chemscale.records import CELL_FILES, read_metrics
 from chemscale.study import study_of
 
-
 # a study beyond these takes longer to expand than its records take to be written
 _MOST_CELLS, _MOST_RESAMPLES, _MOST_VALIDATIONS = 200_000, 100_000, 10_000
+_MOST_DRAWN = 20_000  # molecules of one cell, each of which is compared with each
 
 
 def check_budget(study: dict[str, Any], findings: Findings) -> None:
@@ -39,6 +39,9 @@ def check_budget(study: dict[str, Any], findings: Findings) -> None:
         findings.equal(f"config.json: {key} of the grid", announced, len(study[key]))
         findings.within(f"config.json: number of {key}", announced, 0, _MOST_CELLS)
     findings.within("config.json: fits.resamples", config["fits"]["resamples"], 0, _MOST_RESAMPLES)
+    for section in config["evaluate"].values():
+        if section is not None and section.get("generation") is not None:
+            findings.within("config.json: drawn molecules", section["generation"]["num"], 1, _MOST_DRAWN)
     for section in families:
         findings.within("config.json: validations", section["training"]["validations"], 1, _MOST_VALIDATIONS)
 

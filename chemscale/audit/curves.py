@@ -69,7 +69,8 @@ def read_curve(path: Path, language: bool, most_steps: int) -> Curve:
             elif keys == {"step", "val_loss"} and values["step"] == last and not _validated(curve, last):
                 curve.validations.append(values)
             else:
-                found = f"{str(raw[:100])[2:-1]}, neither step {last + 1} of {most_steps} nor a validation after step {last}"
+                expected = f"step {last + 1} of {most_steps} nor a validation after step {last}"
+                found = f"{str(raw[:100])[2:-1]}, neither {expected}"
                 raise RecordError(where, found, "train the cell again")
             curve.lines.append(raw.decode())
     if not curve.steps or not curve.validations:
@@ -155,7 +156,9 @@ class _Batches:
             draw = SubsetDraw(training("row"), self._study["data"][name]["key"], seed, file)
             lengths = [np.array(part, np.int64) for part in training("length")]
             for num_samples in self._wanted[name, seed]:
-                parts = [(part[mine], keys) for part, (mine, keys) in zip(lengths, draw.chosen(num_samples), strict=True)]
+                parts = [
+                    (part[mine], keys) for part, (mine, keys) in zip(lengths, draw.chosen(num_samples), strict=True)
+                ]
                 found[num_samples] = (
                     np.concatenate([part for part, _ in parts]),
                     np.concatenate([keys for _, keys in parts]).astype(np.uint64),
@@ -222,9 +225,7 @@ def _check_numbers(cell: Cell, curve: Curve, findings: Findings) -> None:
         findings.holds(f"{where}: step {line['step']}, val_loss", fine, f"{value!r} is no such loss")
 
 
-def _check_length(
-    cell: Cell, curve: Curve, steps: int, metrics: Mapping[str, Any], findings: Findings
-) -> None:
+def _check_length(cell: Cell, curve: Curve, steps: int, metrics: Mapping[str, Any], findings: Findings) -> None:
     """The run ends where its protocol says, and is validated at its known steps alone."""
     where, last = f"{cell.path}/metrics.jsonl", len(curve.steps)
     found = [line["step"] for line in curve.validations]
@@ -249,7 +250,9 @@ def _check_rates(cell: Cell, curve: Curve, steps: int, metrics: Mapping[str, Any
     share = cell.training["retry_rate"]
     if retried is not None:
         allowed = share is not None and retried in (0, *(line["step"] for line in curve.validations))
-        findings.holds(f"{cell.path}/metrics.json: retried_from_step", allowed, f"{retried}, which the config rules out")
+        findings.holds(
+            f"{cell.path}/metrics.json: retried_from_step", allowed, f"{retried}, which the config rules out"
+        )
     for line in curve.steps:
         done = line["step"] - 1
         expected = learning_rate(done, steps, cell.training)

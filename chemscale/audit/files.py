@@ -148,13 +148,15 @@ def check_files(root: Path, study: dict[str, Any], findings: Findings) -> None:
             findings.differ(f"{path}: no file of this study; remove it, or move it out of the folder")
     covered = {path for path in listing.files if path not in (SUMS, VERDICT)}
     strangers = {path for path in sealed if _is_litter(path)}
-    both = findings.same_names("file", (path for path in covered if known(path) or path in sealed), set(sealed) - strangers)
+    both = findings.same_names(
+        "file", (path for path in covered if known(path) or path in sealed), set(sealed) - strangers
+    )
     converted = []
     for path in both:
         findings.compared += 1
         try:
             with open_regular(root / path) as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()
+                found = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
         except (InputError, OSError) as error:
             findings.differ(f"{path}: unreadable ({error})")
             continue
@@ -165,8 +167,8 @@ def check_files(root: Path, study: dict[str, Any], findings: Findings) -> None:
                 findings.differ(f"{path}: changed since it was sealed")
     if converted:
         findings.differ(
-            f"{len(converted)} files, such as {converted[0]}, have CRLF at the end of their lines, and are as sealed but "
-            "for that, as git with core.autocrlf leaves them: check the study out again without it, or copy it"
+            f"{len(converted)} files, such as {converted[0]}, have CRLF at the end of their lines and are as sealed but for "
+            "that, as git with core.autocrlf leaves them: check the study out again without it, or copy it"
         )
     if listing.litter:
         findings.notes.append(f"not of the study: {_summary(listing.litter)}")

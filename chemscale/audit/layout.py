@@ -17,6 +17,7 @@ from chemscale.records import CELL_FILES
 # the last audit writes audit.json after the seal; logs and benchmarks differ between runs and state no result
 SUMS = "audit/SHA256SUMS"
 VERDICT = "audit/audit.json"
+RECORDS = "audit/records.json"
 UNCOVERED_FOLDERS = ("logs", "benchmarks")
 # what `study.write_resolved` has moved aside: folders of former cells, with whatever they held
 FORMER = "former"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +29,7 @@ from chemscale.audit.tables import (
     check_text,
 )
 from chemscale.audit.values import check_provenance, check_values
+from chemscale.audit.verdicts import check_stored
 from chemscale.errors import ChemscaleError, InputError
 from chemscale.io import read_json, write_json
 
@@ -45,8 +45,8 @@ class Draw(Protocol):
         """The bytes of each figure's file, by name."""
 
 
-# The page of a study's folder as text, by the SVG of its figures: `chemscale.reporting.page.render`. Reporting and audit
-# do not import each other: the command that runs both hands these over.
+# The page of a study's folder as text, by the SVG of its figures: `chemscale.reporting.page.render`. Reporting and
+# audit do not import each other: the command that runs both hands these over.
 Render = Callable[[Path, Mapping[str, bytes]], str]
 
 # What each check proves; those of the records run before the page is written, and once more at the end. Their outcome
@@ -57,7 +57,10 @@ RECORDS: dict[str, tuple[str, Check]] = {
     "values": ("every loss and error is a number that a finished run can have", check_values),
     "curves": ("each run has the steps, rates, amounts, FLOPs and validations of its config and data", check_curves),
     "copies": ("records and weights are those that each run left in its checkpoint folder", check_copies),
-    "replicates": ("no run is a copy of another one, and no test loss is made up alike for all clusters", check_replicates),
+    "replicates": (
+        "no run is a copy of another one, nor its test losses alike in all clusters",
+        check_replicates,
+    ),
     "provenance": ("times, rates, energy and memory of each run agree with what it did", check_provenance),
     "data": ("every input row is accounted for, and no group is in two splits", check_data),
     "sources": ("data sets are what the built-in catalogue and the config say of them", check_sources),
@@ -69,8 +72,6 @@ RECORDS: dict[str, tuple[str, Check]] = {
     "fits": ("every fit, interval, refusal, control effect and contrast follows from the tables", check_fits),
 }
 FOLDER, STUDY, FINAL = "folder", "study", "last verdict"
-# checks whose verdict may depend on the machine: on versions of what draws, and of RDKit
-OF_VERSIONS = ("molecules", "pictures")
 
 
 @dataclass(frozen=True)
@@ -105,31 +106,47 @@ def audit(root: Path, render: Render | None = None, draw: Draw | None = None) ->
     """
     study: dict[str, Any] = {}
     report = None if render is None or draw is None else _Report(root, render, draw)
-    checks = [_run(FOLDER, "every file can be read safely: no links, devices, holes or giants", lambda f: check_folder(root, f))]
-    safe = checks[0]["verdict"] == "ok"
+    checks: list[dict[str, Any]] = []
 
     def run(name: str, proves: str, check: Callable[[Findings], None]) -> None:
-        if safe:
-            checks.append(_run(name, proves, check))
-        else:
+        # the first two guard the rest: what they refuse could take all time and memory
+        if any(known["verdict"] == "failed" for known in checks if known["name"] in (FOLDER, STUDY)):
             checks.append(_run(name, proves, lambda f: f.unchecked.append("the folder cannot be read safely")))
+        else:
+            checks.append(_run(name, proves, check))
 
     def read_study(findings: Findings) -> None:
         study.update(read_json(root / "config.json"))
         check_budget(study, findings)
 
+    run(FOLDER, "every file can be read safely: no link, device, hole or giant", lambda f: check_folder(root, f))
     run(STUDY, "the resolved study is readable, and of a size that can be checked", read_study)
-    safe = safe and checks[-1]["verdict"] == "ok"
     if report is not None:
         run("files", "no file was changed, lost or added since the seal", lambda f: check_files(root, study, f))
     for name, (proves, check) in RECORDS.items():
         run(name, proves, lambda findings, check=check: check(root, study, findings))  # type: ignore[misc]
     if report is not None:
-        run("molecules", "drawn molecules are molecules, with their descriptors", lambda f: check_molecules(root, study, f))
-        run("pictures", "every figure is the one that the tables give, drawn again", lambda f: check_pictures(root, report.page, report.drawings, f))
+        run(
+            "molecules",
+            "drawn molecules are molecules, with the descriptors of each",
+            lambda f: check_molecules(root, study, f),
+        )
+        run(
+            "pictures",
+            "every figure is the one that the tables give, drawn again",
+            lambda f: check_pictures(root, report.page, report.drawings, f),
+        )
         run("page", "every number on the page is a table's", lambda f: check_page(root, study, f))
-        run("text", "every character of the page follows from the folder", lambda f: check_text(root, report.page, f))
-        run("verdict", "the verdict that the page prints is this one", lambda f: _check_verdict(root, checks, f))
+        run(
+            "text",
+            "every character of the page, figures aside, follows from the folder",
+            lambda f: check_text(root, report.page, f),
+        )
+        run(
+            "verdict",
+            "the verdict that the page prints is this one",
+            lambda f: check_stored(root, layout.RECORDS, records_of(checks), f),
+        )
     return _verdict(checks, "records" if report is None else "all")
 
 
@@ -148,29 +165,9 @@ def _run(name: str, proves: str, check: Callable[[Findings], None]) -> dict[str,
     return findings.record()
 
 
-def _check_verdict(root: Path, checks: list[dict[str, Any]], findings: Findings) -> None:
-    """The audit of the records, which the page prints, says what the checks say now, and nothing else."""
-    now = _verdict([check for check in checks if check["name"] in {FOLDER, STUDY, *RECORDS}], "records")
-    _check_stored("audit/records.json", read_json(root / "audit" / "records.json"), now, findings)
-
-
-def _check_stored(where: str, stored: Any, now: dict[str, Any], findings: Findings) -> None:
-    """A record of an audit is the one that is made now; of checks that depend on versions, their names are enough."""
-    now = json.loads(json.dumps(now))
-    findings.same_names(f"{where}: key", stored, now)
-    for key in ("verdict", "stage"):
-        findings.equal(f"{where}: {key}", stored.get(key), now[key])
-    found, expected = ({check["name"]: check for check in record["checks"]} for record in (stored, now))
-    findings.equal(f"{where}: checks", [check["name"] for check in stored["checks"]], list(expected))
-    for name in found.keys() & expected.keys():
-        if name not in OF_VERSIONS:
-            findings.equal(f"{where}: {name}", found[name], expected[name])
-        else:
-            fields = ("name", "proves")
-            findings.same_names(f"{where}: {name}: key", found[name], expected[name])
-            findings.equal(f"{where}: {name}", *([check[field] for field in fields] for check in (found[name], expected[name])))
-            passed = found[name]["verdict"] in ("ok", "not checked")
-            findings.holds(f"{where}: {name}: verdict", passed or expected[name]["verdict"] == "failed", found[name]["verdict"])
+def records_of(checks: list[dict[str, Any]]) -> dict[str, Any]:
+    """The audit of the records, which the page prints, by the checks of all."""
+    return _verdict([check for check in checks if check["name"] in {FOLDER, STUDY, *RECORDS}], "records")
 
 
 def write_records(root: Path) -> None:
@@ -180,7 +177,7 @@ def write_records(root: Path) -> None:
         ChemscaleError: a check failed; the record is written all the same.
     """
     result = audit(root, None)
-    write_json(root / "audit" / "records.json", result)
+    write_json(root / layout.RECORDS, result)
     _raise_if_failed(root, result)
 
 
@@ -219,7 +216,7 @@ def audit_command(root: Path, render: Render, draw: Draw, deep: bool = False) ->
 
         def check_last(findings: Findings) -> None:
             if now["verdict"] == "ok":
-                _check_stored(layout.VERDICT, read_json(root / layout.VERDICT), now, findings)
+                check_stored(root, layout.VERDICT, now, findings)
             else:
                 findings.unchecked.append("this audit fails by itself")
 

@@ -16,7 +16,7 @@ _COMPUTED = re.compile(r"GFN2-xTB, accuracy [\d.e-]+; tblite [\w.+-]+, ase [\w.+
 
 
 def check_sources(root: Path, study: dict[str, Any], findings: Findings) -> None:
-    """Sources have the licence, citation, checksum and rows of the catalogue; rejects and elements are as configured."""
+    """Sources have the facts of the catalogue; rejected rows, elements and amounts are such as the config allows."""
     for name in study["data"]:
         where = f"data/{name}/manifest.json"
         manifest = read_json(root / where)

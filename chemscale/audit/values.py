@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from chemscale.audit.findings import Findings
-from chemscale.families import FAMILIES, LANGUAGE
+from chemscale.families import LANGUAGE
 from chemscale.grid import Cell
 from chemscale.io import read_json, read_parquet
 from chemscale.records import read_metrics
@@ -134,15 +134,15 @@ def check_provenance(root: Path, study: dict[str, Any], findings: Findings) -> N
         findings.notes.append(f"{clocks} runs took longer by the clock than by their own time: a machine that slept?")
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _positive(where: str, told: dict[str, Any], name: str, findings: Findings) -> float | None:
     value = told.get(name)
-    fine = _is_number(value) and value > 0
-    findings.holds(f"{where}: {name}", fine, f"{value!r}, where a number above 0 is expected")
-    return float(value) if fine else None
+    number = float(value) if _is_number(value) and value > 0 else None
+    findings.holds(f"{where}: {name}", number is not None, f"{value!r}, where a number above 0 is expected")
+    return number
 
 
 def _memory(told: dict[str, Any]) -> float:
@@ -151,9 +151,7 @@ def _memory(told: dict[str, Any]) -> float:
     return float(found) if _is_number(found) else 0.0
 
 
-def _check_shared(
-    root: Path, cell: Cell, told: dict[str, Any], metrics: dict[str, Any], findings: Findings
-) -> None:
+def _check_shared(root: Path, cell: Cell, told: dict[str, Any], metrics: dict[str, Any], findings: Findings) -> None:
     """What a run on fewer samples did is a part of the whole."""
     where = f"{cell.path}/provenance.json"
     whole = {"shared_steps": metrics["steps"], "shared_s": told["wall_s"], "shared_flops": metrics["flops_full"]}
@@ -178,4 +176,4 @@ def _check_clock(where: str, told: dict[str, Any], metrics: dict[str, Any], wall
     findings.holds(
         f"{where}: wall_s", own <= between + slack, f"{wall!r}, where {between:.3f} s are between started and finished"
     )
-    return between > own + slack
+    return bool(between > own + slack)

@@ -76,7 +76,7 @@ def draw_all(root: Path) -> None:
 
 
 def draw(root: Path, form: Literal["svg", "png"]) -> dict[str, bytes]:
-    """Every figure of the study in `root`, drawn from its tables: the bytes of its file by name, in the page's order."""
+    """Every figure of the study in `root`, drawn from its tables: the bytes of each file by name."""
     return {plot.name: drawn(plot.draw, form) for plot in plots(load_results(root))}
 
 
