@@ -76,7 +76,7 @@ def _check_finished(root: Path, cell: Cell, findings: Findings) -> None:
 
 
 def _check_weights(root: Path, cell: Cell, findings: Findings) -> tuple[str, Any] | None:
-    """Check that weights are whole and as many as the size has; their digest and tensors, None where they are broken."""
+    """Check that weights are whole and as many as the size has; their digest and tensors, None if they are broken."""
     where = f"{cell.path}/checkpoint/weights"
     spec = read_json(root / f"{where}.json")
     for name in ("family", "knobs"):

@@ -167,8 +167,8 @@ def check_files(root: Path, study: dict[str, Any], findings: Findings) -> None:
                 findings.differ(f"{path}: changed since it was sealed")
     if converted:
         findings.differ(
-            f"{len(converted)} files, such as {converted[0]}, have CRLF at the end of their lines and are as sealed but for "
-            "that, as git with core.autocrlf leaves them: check the study out again without it, or copy it"
+            f"{len(converted)} files, such as {converted[0]}, have CRLF at the end of their lines and are otherwise as "
+            "sealed, as git with core.autocrlf leaves them: check the study out again without it, or copy it"
         )
     if listing.litter:
         findings.notes.append(f"not of the study: {_summary(listing.litter)}")

@@ -181,7 +181,7 @@ def test_figures_of_another_matplotlib_are_not_checked_but_hold_nothing_else(stu
         ("<use href='https://x'/>", "href"),
         ("<g style='fill: url(https://x)'/>", "style"),
         ("<!-- --><g/>", "a comment"),
-        ("<div>", "an element 'div'"),
+        ("<div/>", "an element 'div'"),
         ("<STYLE>*{}</STYLE>", "'STYLE'"),
         ("<svg/>", "an element 'svg'"),
         ("<image href='#x'/>", "'image'"),
