@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from chemscale.audit.findings import Findings
+from chemscale.audit.layout import litter
 from chemscale.audit.replicates import may_be_equal
 from chemscale.cost.parameters import count
 from chemscale.errors import RecordError
@@ -61,7 +62,7 @@ def _check_finished(root: Path, cell: Cell, findings: Findings) -> None:
     """The records that a run left when it ended are whole, and are those that were published."""
     kept = f"{cell.path}/checkpoint/finished"
     marker = read_json(root / kept / "complete.json")
-    found = {path.name for path in (root / kept).iterdir()} - {"complete.json"}
+    found = {path.name for path in (root / kept).iterdir() if litter(path.name) is None} - {"complete.json"}
     findings.same_names(f"{kept}/complete.json: file", marker["files"], CELL_FILES)
     for name in findings.same_names(kept, found, CELL_FILES):
         digest = sha256_file(root / kept / name)

@@ -41,7 +41,7 @@ _OTHERS = re.compile(
     rf"|audit/(records\.json|audit\.json|SHA256SUMS)|shared/[\w.-]+/(lock|curve\.jsonl|superseded/.+|{_STATES})"
 )
 # Snakemake marks the folders that it takes for an output
-_MARK = ".snakemake_timestamp"
+MARK = ".snakemake_timestamp"
 
 # What other programs leave behind: the last part of a path, and what it is.
 _LITTER = (
@@ -66,7 +66,7 @@ def known_names(study: Mapping[str, Any]) -> Callable[[str], bool]:
 
     def known(path: str) -> bool:
         parts = path.split("/")
-        if parts[-1] == _MARK or parts[0] == FORMER:
+        if parts[-1] == MARK or parts[0] == FORMER:
             return True
         if parts[0] == "data" and len(parts) > 2:
             return parts[1] in data and _DATA.fullmatch("/".join(parts[2:])) is not None

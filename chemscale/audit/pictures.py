@@ -11,6 +11,7 @@ from typing import Any
 from xml.parsers import expat
 
 from chemscale.audit.findings import Findings
+from chemscale.audit.layout import MARK, litter
 from chemscale.errors import RecordError
 from chemscale.io import read_bytes, read_json, read_text
 
@@ -52,7 +53,7 @@ def check_pictures(root: Path, page: str, drawings: Mapping[str, Mapping[str, by
     """
     here = _drawn_by(page)
     expected = {f"{name}.{form}" for form in FORMS for name in drawings[form]} | {Path(VERSIONS).name}
-    found = {path.name for path in (root / "figures").iterdir() if not path.name.startswith(".")}
+    found = {path.name for path in (root / "figures").iterdir() if litter(path.name) is None} - {MARK}
     both = findings.same_names("figures", found, expected)
     made = read_json(root / VERSIONS)
     if made == here:
