@@ -55,16 +55,16 @@ def _check_amounts(where: str, manifest: dict[str, Any], findings: Findings) -> 
     """Elements are those that the config allows, and no more atoms than the rows have room for."""
     settings = manifest["settings"]
     if settings["kind"] == "conformers":
-        numbers = [frames for frames in (settings["num_molecules"],) if frames is not None]
-        for molecules in numbers or [len(settings["molecules"])]:
-            frames = molecules * settings["frames_per_molecule"]
-            findings.equal(f"{where}: rows_in", manifest["rows_in"], frames)
+        molecules = settings["num_molecules"] or len(settings["molecules"])
+        findings.equal(f"{where}: rows_in", manifest["rows_in"], molecules * settings["frames_per_molecule"])
+        groups = sum(numbers["groups"] for numbers in manifest["splits"].values())
+        findings.within(f"{where}: groups of all splits", groups, 0, molecules)
     for split, counts in manifest["elements"].items():
         if settings["kind"] == "conformers" and settings["molecules"] is None:
             unknown = sorted(set(counts) - set(settings["elements"]))
             findings.holds(f"{where}: elements.{split}", not unknown, f"{', '.join(unknown)}, not in the config")
         if manifest["domain"] == LANGUAGE:
             # each atom takes a token; the first and the last token of a molecule are none
-            numbers_of_split = manifest["splits"][split]
-            most = numbers_of_split["tokens"] - 2 * numbers_of_split["rows"]
+            amounts = manifest["splits"][split]
+            most = amounts["tokens"] - 2 * amounts["rows"]
             findings.within(f"{where}: elements.{split}, all atoms", sum(counts.values()), 0, most)
