@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from chemscale.errors import ChemscaleError, InputError
+from chemscale.errors import ChemscaleError, InputError, shown
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,7 +56,8 @@ def _status_text(found: dict[str, Any]) -> str:
         if entry["state"] in ("running", "failed"):
             waived = " (waived)" if entry["waived"] else ""
             lines.append(
-                f"{entry['state']:8} {entry['cell']}{waived}" + (f": {entry['reason']}" if entry["reason"] else "")
+                f"{entry['state']:8} {entry['cell']}{waived}"
+                + (f": {shown(entry['reason'])}" if entry["reason"] else "")
             )
     if found["rerun"]:
         lines.append(f"run the failed ones again: {found['rerun']}")
@@ -109,7 +110,7 @@ def _fit_text(record: dict[str, Any]) -> str:
         low, high = record["intervals"].get(name) or (None, None)
         interval = "" if low is None or high is None else f"  [{low:.4g}, {high:.4g}] at {record['level']:g}"
         lines.append(f"  {name:6} {'-' if value is None else format(value, '.4g')}{interval}")
-    lines += [f"  reason: {reason}" for reason in record["reasons"]]
+    lines += [f"  reason: {shown(reason)}" for reason in record["reasons"]]
     return "\n".join(lines)
 
 
@@ -152,7 +153,7 @@ def export(
     """A folder that transformers or chemscale.calculator loads: the model, and a card that says where it comes from."""
     from chemscale.inference.export import export as export_cell
 
-    _show(export_cell(cell, out, to), as_json, lambda done: f"{done['cell']} written to {done['folder']}")
+    _show(export_cell(cell, out, to), as_json, lambda done: shown(f"{done['cell']} written to {done['folder']}"))
 
 
 @app.command()

@@ -14,14 +14,22 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from chemscale.catalogue import CATALOGUE
+from chemscale.config_values import (
+    FilePath,
+    Name,
+    NotNegative,
+    Positive,
+    PositiveFloat,
+    Processes,
+    Seed,
+    Share,
+)
 from chemscale.families import FAMILIES, LANGUAGE, POTENTIALS, Choice, Family
 from chemscale.units import ENERGY_UNITS, LENGTH_UNITS
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[int, Field(ge=1, strict=True)]  # strict: neither true nor "2" is a number
-PositiveFloat = Annotated[float, Field(gt=0)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+# what a study may ask for, so that it is planned within seconds and its records are read within a gigabyte
+MAX_CELLS = 20_000  # of the grid and the controls together
+MAX_SUBSETS = 128  # numbers of samples of a grid
 
 
 class Section(BaseModel):
@@ -41,8 +49,8 @@ class DataSection(Section):
     rows_per_shard: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 50_000
     max_reject_share: Share = 0.05
     # how the work is spread, which never changes the output and is no part of the data's key
-    workers: Positive = 2  # processes of a job
-    chunks: Positive = 1  # jobs that a cluster may run on different machines
+    workers: Processes = 2  # processes of a job
+    chunks: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 1  # jobs that a cluster may run on different machines
 
     @model_validator(mode="after")
     def _splits_leave_training(self) -> DataSection:
@@ -61,7 +69,7 @@ class Sourced(DataSection):
 
     source: str
     # of a file of one's own; or where a published file lies on this machine: a file, or a folder that holds it
-    path: str | None = None
+    path: FilePath | None = None
 
     @model_validator(mode="after")
     def _file_has_path(self) -> Sourced:
@@ -83,10 +91,10 @@ class Molecules(Sourced):
     column: str | None = None  # source: file; the column that holds SMILES, by name
     stereo: Literal["keep", "strip"] = "keep"  # isotopes go with it
     fragments: Literal["keep", "largest"] = "keep"
-    max_symbols: Annotated[int, Field(ge=1, le=2046)] = 128  # a model has 2,048 positions
+    max_symbols: Annotated[int, Field(ge=1, le=2046, strict=True)] = 128  # a model has 2,048 positions
     min_symbol_count: Positive = 1
     # a pinned vocabulary: a tokenizer.json of chemscale or of Hugging Face, or a vocab.txt, and its digest
-    vocabulary: str | None = None
+    vocabulary: FilePath | None = None
     vocabulary_digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     unknown_symbols: Literal["map", "reject"] = "map"  # to [UNK], or the molecule; both are counted
     split_by: Literal["constitution", "scaffold"] = "constitution"
@@ -129,8 +137,8 @@ class Structures(Sourced):
     # molecules and formulas go to a split by hash; trajectories are cut into blocks of time with a gap. By default MD17
     # and rMD17 are split by time, ANI-1x by formula, a file of one's own by molecule.
     split_by: Literal["molecule", "formula", "time"]
-    blocks: Annotated[int, Field(ge=3)] = 10
-    gap_frames: Annotated[int, Field(ge=0)] = 200  # of the trajectory: 100 fs of MD17
+    blocks: Annotated[int, Field(ge=3, le=1_000_000, strict=True)] = 10
+    gap_frames: Annotated[int, Field(ge=0, le=10**12, strict=True)] = 200  # of the trajectory: 100 fs of MD17
 
     @model_validator(mode="before")
     @classmethod
@@ -156,7 +164,7 @@ class Molecule(Section):
     """A molecule by its SMILES, or by a structure file that ASE reads."""
 
     smiles: str | None = None
-    structure: str | None = None
+    structure: FilePath | None = None
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Molecule:
@@ -172,10 +180,10 @@ class Conformers(DataSection):
     source: Literal["xtb"] = "xtb"
     molecules: Annotated[dict[Name, Molecule], Field(min_length=1)] | None = None  # these; or else the lowest CIDs
     molecules_from: Literal["chemicals"] = "chemicals"
-    elements: list[str] = ["C", "H", "N", "O"]
+    elements: list[Annotated[str, Field(pattern="^[A-Z][a-z]?$")]] = ["C", "H", "N", "O"]
     min_heavy_atoms: Positive = 2
     max_heavy_atoms: Positive = 5
-    num_molecules: Positive | None = None
+    num_molecules: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = None
     exclude: list[str] = []  # SMILES of molecules, in whatever form of stereo, that are left out
     frames_per_molecule: Positive
     temperature: PositiveFloat = 500.0  # kelvin
@@ -200,8 +208,8 @@ class Trajectories(DataSection):
     equilibration_steps: Positive = 1000
     save_every: Positive = 10  # steps
     frames_per_molecule: Positive
-    blocks: Annotated[int, Field(ge=3)] = 10
-    gap_frames: Annotated[int, Field(ge=0)] = 20
+    blocks: Annotated[int, Field(ge=3, le=1_000_000, strict=True)] = 10
+    gap_frames: Annotated[int, Field(ge=0, le=10**12, strict=True)] = 20
     seed: Seed = 0
 
 
@@ -251,7 +259,7 @@ class LearningRate(Section):
 
     at_reference: PositiveFloat
     reference: PositiveFloat
-    power: float
+    power: Annotated[float, Field(strict=True)]
 
     def at(self, capacity: float) -> float:
         """The peak learning rate of a size whose capacity knob has this value."""
@@ -270,17 +278,18 @@ class Training(Section):
     schedule: Literal["constant", "cosine", "stable_decay"] = "cosine"
     warmup: Share = 0.1  # share of the steps
     warmup_steps: Positive | None = None  # in its place
-    final_rate: Annotated[float, Field(ge=0, le=1)] = 0.05  # share of the peak that cosine and decay end at
+    # share of the peak that cosine and decay end at
+    final_rate: Annotated[float, Field(ge=0, le=1, strict=True)] = 0.05
     decay: Share = 0.2  # share of the steps in which stable_decay falls
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # on matrices only
+    weight_decay: NotNegative = 0.0  # on matrices only
     beta1: Share = 0.9
     beta2: Share = 0.99
     gradient_clip: PositiveFloat = 1.0
     average: Share = 0.0  # decay per step of the averaged weights that are evaluated; 0 evaluates the last weights
     # at log-spaced shares of the steps, of stable_decay only while the rate falls; the best one is kept
-    validations: Positive = 8
+    validations: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 8
     # share of the rate at which a run that diverges goes on, once, from its last validation; unset, it fails
-    retry_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
+    retry_rate: Annotated[float, Field(gt=0, lt=1, strict=True)] | None = None
 
     @model_validator(mode="after")
     def _schedule_takes_its_keys(self) -> Training:
@@ -305,8 +314,8 @@ class PotentialTraining(Training):
     """Training of a potential; a batch holds `batch_frames` frames."""
 
     batch_frames: Positive
-    energy_weight: Annotated[float, Field(ge=0)] = 1.0
-    force_weight: Annotated[float, Field(ge=0)] = 1.0
+    energy_weight: NotNegative = 1.0
+    force_weight: NotNegative = 1.0
 
 
 class LanguageEngine(Section):
@@ -316,7 +325,7 @@ class LanguageEngine(Section):
     the memory model; without it, a rank takes its whole share at once, by the plain engine.
     """
 
-    ranks: Positive = 1  # processes that train a cell together, each with its share of a batch
+    ranks: Processes = 1  # processes that train a cell together, each with its share of a batch
     memory_gb: PositiveFloat | None = None  # that a rank may take, 10^9 bytes
     micro_tokens: Positive | None = None  # computed tokens that a rank takes at a time; unset, its whole share
     # DeepSpeed's stage: ranks share moments, then gradients, then weights; 0, nothing
@@ -336,7 +345,7 @@ class LanguageEngine(Section):
 class PotentialEngine(Section):
     """How a step's work is spread; it decides last bits alone."""
 
-    ranks: Positive = 1  # processes that train a cell together, each with its share of a batch
+    ranks: Processes = 1  # processes that train a cell together, each with its share of a batch
     # a step as machine code, built once for each size; auto: where the study's steps of a size pay for it
     compile: Literal["auto", "always", "never"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
@@ -355,7 +364,7 @@ class FamilySection(Section):
     """A family of the study: its data, protocol, training, capacity ladder and grid."""
 
     data: Name
-    evaluations: list[Name] = []  # further data sets whose test split is evaluated
+    evaluations: Annotated[list[Name], Field(max_length=20)] = []  # further data sets whose test split is evaluated
     protocol: Protocol
     grid: Annotated[list[Block], Field(min_length=1)]
 
@@ -394,13 +403,14 @@ def _size_model(family: Family) -> type[Section]:
         if isinstance(knob, Choice):
             knobs[name] = (Literal[knob.values], Field(knob.values[0], description=knob.meaning))
         else:
-            knobs[name] = (knob.kind, Field(ge=knob.minimum, le=knob.maximum, description=knob.meaning))
+            limits = Field(ge=knob.minimum, le=knob.maximum, strict=True, description=knob.meaning)
+            knobs[name] = (knob.kind, limits)
     return create_model(f"{family.name}_size", __base__=Section, **knobs)
 
 
 def _family_model(family: Family) -> type[FamilySection]:
     training = LanguageTraining if family.domain == LANGUAGE else PotentialTraining
-    sizes: Any = Annotated[dict[Name, _size_model(family)], Field(min_length=1)]  # type: ignore[misc]
+    sizes: Any = Annotated[dict[Name, _size_model(family)], Field(min_length=1, max_length=1000)]  # type: ignore[misc]
     engine = LanguageEngine() if family.domain == LANGUAGE else PotentialEngine()
     parts: dict[str, Any] = {"training": (training, ...), "sizes": (sizes, ...), "engine": (type(engine), engine)}
     return create_model(f"{family.name}_section", __base__=FamilySection, **parts)
@@ -416,7 +426,7 @@ Families: type[Section] = create_model(
 class Generation(Section):
     """Molecules drawn from a language cell, whose distribution is compared with that of validation molecules."""
 
-    num: Annotated[int, Field(ge=10, strict=True)]  # fewer have no distribution
+    num: Annotated[int, Field(ge=10, le=10_000_000, strict=True)]  # fewer have no distribution
     seed: Seed = 0
     temperature: PositiveFloat = 1.0
 
@@ -424,7 +434,8 @@ class Generation(Section):
 class Probe(Section):
     """A ridge regression on a language cell's frozen vectors: HOMO-LUMO gap and dipole moment by GFN2-xTB."""
 
-    num_molecules: Annotated[int, Field(ge=20, strict=True)]  # of the test split; fewer cannot be split by scaffold
+    # of the test split; fewer cannot be split by scaffold
+    num_molecules: Annotated[int, Field(ge=20, le=1_000_000, strict=True)]
     max_heavy_atoms: Annotated[int, Field(ge=2, le=50, strict=True)] = 12
     seed: Seed = 0  # of the choice of molecules, their conformers and their split
 
@@ -441,10 +452,10 @@ class Dynamics(Section):
     # kelvin; that of the data set, which need not be named where it states one
     temperature: PositiveFloat | None = None
     nvt_ps: PositiveFloat
-    nvt_timestep_fs: Annotated[float, Field(gt=0, le=5)] = 0.5
+    nvt_timestep_fs: Annotated[float, Field(ge=1e-3, le=5, strict=True)] = 0.5
     friction_per_ps: PositiveFloat = 10.0
     nve_ps: PositiveFloat | None = None
-    nve_timestep_fs: Annotated[float, Field(gt=0, le=5)] = 0.25
+    nve_timestep_fs: Annotated[float, Field(ge=1e-3, le=5, strict=True)] = 0.25
     seed: Seed = 0
 
     @model_validator(mode="after")
@@ -490,9 +501,9 @@ Evaluations: type[Section] = create_model(
 class Fits(Section):
     """How laws are fitted: level of the intervals, number of bootstrap resamples and their seed."""
 
-    level: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    level: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.9
     # below 200 the p-value of a form could not get small enough to refuse it
-    resamples: Annotated[int, Field(ge=200)] = 400
+    resamples: Annotated[int, Field(ge=200, le=100_000, strict=True)] = 400
     seed: Seed = 0
 
     @model_validator(mode="after")
@@ -508,14 +519,36 @@ class StudyConfig(Section):
     """A study: everything that one file describes."""
 
     study: Name
-    results_dir: str = "results"
-    data_dir: str = "data"
-    threads: Positive = 1  # per cell; bits depend on it
+    results_dir: FilePath = "results"
+    data_dir: FilePath = "data"
+    threads: Processes = 1  # per cell; bits depend on it
     downloads: Downloads = Downloads()
-    data: Annotated[dict[Name, AnyData], Field(min_length=1)]
+    data: Annotated[dict[Name, AnyData], Field(min_length=1, max_length=100)]
     families: Families
     controls: dict[Name, Control] = {}
-    contrasts: dict[Name, Contrast] = {}
+    contrasts: Annotated[dict[Name, Contrast], Field(max_length=200)] = {}
     evaluate: Evaluations = Evaluations()
     fits: Fits = Fits()
     waived: list[str] = []  # cells, by path, that the study may go without
+
+    @model_validator(mode="after")
+    def _the_grid_is_small_enough(self) -> StudyConfig:
+        # counted, and not made: a few lines may name billions
+        families: dict[str, FamilySection] = {name: section for name, section in self.families if section is not None}
+        grids = {f"families.{name}.grid": section.grid for name, section in families.items()}
+        grids |= {f"controls.{name}.grid": control.grid for name, control in self.controls.items()}
+        cells = {
+            where: sum(len(block.sizes) * len(block.num_samples) * len(block.seeds) for block in grid)
+            for where, grid in grids.items()
+        }
+        if sum(cells.values()) > MAX_CELLS:
+            largest = max(cells, key=cells.__getitem__)
+            raise ValueError(
+                f"{sum(cells.values()):,} cells, {cells[largest]:,} of them in {largest}: "
+                f"a study has at most {MAX_CELLS:,} in its grids and controls together"
+            )
+        for where, grid in grids.items():
+            subsets = len({num_samples for block in grid for num_samples in block.num_samples})
+            if subsets > MAX_SUBSETS:
+                raise ValueError(f"{subsets:,} num_samples in {where}: a grid has at most {MAX_SUBSETS}")
+        return self

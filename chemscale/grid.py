@@ -5,6 +5,8 @@ Imports nothing but the standard library at the top: a compute node that trains 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -99,15 +101,42 @@ class Cell:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Cell:
-        """A cell from its JSON form; `RecordError` where fields are missing or unknown."""
+        """A cell from its JSON form; `RecordError` where fields are missing, unknown or not what a cell has."""
         known = {known.name for known in fields(cls)}
+        if not isinstance(values, dict):
+            raise RecordError("read a cell's spec", f"a {type(values).__name__}", "write it again with this version")
         if set(values) != known:
             raise RecordError(
                 "read a cell's spec",
                 f"missing {sorted(known - set(values))}, unknown {sorted(set(values) - known)}",
-                "write it anew with this version",
+                "write it again with this version",
             )
+        for name, value in values.items():
+            if not _IS_VALUE[name](value):
+                raise RecordError("read a cell's spec", f"{name} = {value!r}", "write it again with this version")
         return cls(**values)
+
+
+def _is_name(value: Any) -> bool:
+    """Whether a value is the name of one folder: a cell of another's config names no folder elsewhere."""
+    return isinstance(value, str) and value not in ("", ".", "..") and not re.search(r"[/\x00-\x1f]", value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+_IS_VALUE: dict[str, Callable[[Any], bool]] = {
+    "study": lambda value: isinstance(value, str),
+    **dict.fromkeys(("family", "size", "domain"), _is_name),
+    "control": lambda value: value is None or _is_name(value),
+    **dict.fromkeys(("num_samples", "seed", "threads"), _is_count),
+    **dict.fromkeys(("knobs", "protocol", "training", "data", "engine"), _is_mapping),
+}
 
 
 def protocol_label(protocol: dict[str, Any]) -> str:

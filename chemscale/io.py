@@ -15,6 +15,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-MAX_TEXT_BYTES = 2**25  # of a JSON file or another text; its value takes up to twenty times as much memory
+MAX_TEXT_BYTES = 2**26  # of a JSON file or another text
 MAX_TABLE_BYTES = 2**28  # of a table in memory
 _MAX_DEPTH = 100  # of lists and objects in JSON
+_BYTES_A_VALUE = 8  # of JSON: more values than one in so many bytes would fill memory, such as "[]," again and again
 _MAX_DIGITS = 300  # of a whole number in JSON; more are no float
 _MAX_FOOTER_BYTES = 2**24  # of a Parquet file: what it says of its columns
 _RUN_AGAIN = "delete it and run its stage again"
@@ -58,7 +60,7 @@ def regular_file(path: Path, error: type[InputError] = InputError, do: str = "na
 @contextmanager
 def open_regular(
     path: Path, error: type[InputError] = InputError, do: str = "name an existing file"
-) -> Iterator[IO[bytes]]:
+) -> Iterator[BufferedReader]:
     """The bytes of a regular file, see `regular_file`; also where it is exchanged for a FIFO while it is opened."""
     regular_file(path, error, do)
     try:
@@ -194,7 +196,11 @@ def read_json(path: Path, max_bytes: int = MAX_TEXT_BYTES, do: str = _RUN_AGAIN)
     Raises:
         RecordError: the file is missing or no regular one, too large, or no strict JSON, see `parse_json`.
     """
-    return parse_json(_record_text(Path(path), max_bytes, do), f"read {path}", do)
+    text = _record_text(Path(path), max_bytes, do)
+    if sum(map(text.count, "[{,:")) > max_bytes // _BYTES_A_VALUE:
+        found = f"more than {max_bytes // _BYTES_A_VALUE:,} values, the limit of such a file"
+        raise RecordError(f"read {path}", found, do)
+    return parse_json(text, f"read {path}", do)
 
 
 def read_json_lines(path: Path, max_bytes: int = MAX_TEXT_BYTES, do: str = _RUN_AGAIN) -> list[Any]:
@@ -306,18 +312,16 @@ def read_parquet(path: Path, columns: list[str] | None = None, max_bytes: int = 
             raise RecordError(f"read {path}", f"no column {', '.join(map(repr, missing))}", _RUN_AGAIN)
         wanted = set(names if columns is None else columns)
         sizes = _leaf_sizes(file, wanted)
-        # values of a dictionary may stand for any number of rows: how much text they are is known once they are counted
-        texts = [leaf for leaf, size in sizes.items() if size.longest > size.least]
-        _check_size(path, sum(size.least for size in sizes.values()), max_bytes)
-        if sum(size.longest for size in sizes.values()) <= max_bytes:
+        _check_size(path, sum(size.least for size in sizes), max_bytes)
+        if sum(size.most for size in sizes) <= max_bytes:
             return file.read(columns=columns)
-        if nested := [leaf for leaf in texts if leaf not in names]:
-            found = f"nested text in {nested[0]!r} that may unfold to more than {max_bytes:,} bytes"
-            raise RecordError(f"read {path}", found, _RUN_AGAIN)
         schema = file.schema_arrow
-    with open_parquet(path, read_dictionary=texts) as file:
+    # a value of a dictionary may stand for any number of rows: how much text that is, is known once they are counted
+    texts = [size for size in sizes if size.most > size.least]
+    with open_parquet(path, read_dictionary=[text.leaf for text in texts]) as file:
         table = file.read(columns=columns)
-        _check_size(path, table.nbytes + sum(_text_bytes(table[name]) for name in texts), max_bytes)
+        unfolded = sum(_text_bytes(path, table[name]) for name in {text.column for text in texts})
+        _check_size(path, table.nbytes + unfolded, max_bytes)
         return table.cast(pa.schema([schema.field(name) for name in table.column_names], schema.metadata))
 
 
@@ -379,34 +383,48 @@ def _check_footer(path: Path, stream: IO[bytes], error: type[InputError], do: st
 
 
 class _LeafSize(NamedTuple):
-    """Bytes in memory of a column of plain values: the fewest, and the most where values of any length repeat."""
+    """A leaf of a Parquet file's columns, a list of plain values, and its bytes in memory.
 
+    They are at least `least`, and at most `most` where values of any length repeat.
+    """
+
+    column: str
+    leaf: str
     least: int
-    longest: int
+    most: int
 
 
-def _leaf_sizes(file: pq.ParquetFile, wanted: set[str]) -> dict[str, _LeafSize]:
-    """The sizes of the columns of plain values below the columns that are wanted."""
-    metadata, sizes = file.metadata, {}
+def _leaf_sizes(file: pq.ParquetFile, wanted: set[str]) -> list[_LeafSize]:
+    """The sizes of the leaves of the columns that are wanted."""
+    metadata, sizes = file.metadata, []
     for index in range(metadata.num_columns):
-        column = file.schema.column(index)
-        if column.path.partition(".")[0] not in wanted and column.path not in wanted:
+        leaf = file.schema.column(index)
+        column = max((name for name in file.schema_arrow.names if f"{leaf.path}.".startswith(f"{name}.")), key=len)
+        if column not in wanted:
             continue
         chunks = [metadata.row_group(group).column(index) for group in range(metadata.num_row_groups)]
         values = max(metadata.num_rows, sum(chunk.num_values for chunk in chunks))
         stored = sum(chunk.total_uncompressed_size for chunk in chunks)
-        least = max(stored, values * max(8, column.length if column.physical_type == "FIXED_LEN_BYTE_ARRAY" else 8))
-        longest = max(least, values * stored) if column.physical_type == "BYTE_ARRAY" else least
-        sizes[column.path] = _LeafSize(least, longest)
+        least = max(stored, values * max(8, leaf.length if leaf.physical_type == "FIXED_LEN_BYTE_ARRAY" else 8))
+        most = max(least, values * stored) if leaf.physical_type == "BYTE_ARRAY" else least
+        sizes.append(_LeafSize(column, leaf.path, least, most))
     return sizes
 
 
-def _text_bytes(column: pa.ChunkedArray) -> int:
-    """The bytes of a column of text, which was read as codes and dictionaries, once it is unfolded."""
+def _text_bytes(path: Path, column: pa.ChunkedArray) -> int:
+    """The bytes of a column of text, or of lists of it, which was read as codes and dictionaries, once unfolded."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    sums = (pc.sum(pc.binary_length(chunk.dictionary).take(chunk.indices)).as_py() for chunk in column.chunks)
-    return sum(total or 0 for total in sums)
+    total = 0
+    for chunk in column.chunks:
+        values = chunk
+        while pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+            values = values.flatten()
+        if not pa.types.is_dictionary(values.type):
+            raise RecordError(f"read {path}", f"text in a column of type {column.type}", _RUN_AGAIN)
+        total += pc.sum(pc.binary_length(values.dictionary).take(values.indices)).as_py() or 0
+    return total
 
 
 def _check_size(path: Path, size: int, max_bytes: int) -> None:
@@ -416,8 +434,8 @@ def _check_size(path: Path, size: int, max_bytes: int) -> None:
 
 
 def sha256_file(path: Path) -> str:
-    """The sha256 of a file's bytes, as hex."""
-    with open(path, "rb") as stream:
+    """The sha256 of a regular file's bytes, as hex; `InputError` where it is none."""
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

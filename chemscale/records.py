@@ -5,7 +5,6 @@ Imports nothing but the standard library at the top; a compute node writes recor
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections import deque
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from chemscale.errors import RecordError
 from chemscale.grid import Cell
-from chemscale.io import read_json, read_parquet, write_json
+from chemscale.io import parse_json, read_json, read_parquet, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,7 +98,8 @@ def loss_spikes(curve: Sequence[str]) -> int:
     Args:
         curve: lines of `metrics.jsonl`.
     """
-    losses = [line["loss"] for line in map(json.loads, curve) if "loss" in line]
+    lines = [parse_json(line, f"read the curve, line {number}") for number, line in enumerate(curve, 1)]
+    losses = [line["loss"] for line in lines if "loss" in line]
     recent: deque[float] = deque(maxlen=_SPIKE_WINDOW)
     spikes = 0
     for loss in losses:
@@ -128,6 +128,8 @@ def check_metrics(metrics: Any, where: str) -> dict[str, Any]:
                 raise RecordError(f"read {where}", f"{field} is null without a reason", "run the cell again")
         elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise RecordError(f"read {where}", f"{field} = {value!r}", f"a value of type {kind.__name__} is expected")
+    if not isinstance(metrics["test_metrics"], dict):
+        raise RecordError(f"read {where}", "no test_metrics", "run the cell again")
     for name, value in metrics["test_metrics"].items():
         # as a column it is test_NAME: it must not take the place of another one
         if f"test_{name}" in METRIC_FIELDS or not isinstance(value, float) or not math.isfinite(value):
@@ -152,7 +154,12 @@ def _row(root: Path, cell: Mapping[str, Any], path: str) -> dict[str, Any]:
             raise RecordError(
                 f"gather {path}", f"{field} = {metrics[field]!r}", f"{cell[field]!r} is expected: run the cell again"
             )
+    for field, value in metrics.items():
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise RecordError(f"gather {path}", f"{field} = {value}", "a table holds numbers of 64 bits")
     provenance = read_json(root / path / "provenance.json")
+    if not isinstance(provenance, dict):
+        raise RecordError(f"read {root / path / 'provenance.json'}", type(provenance).__name__, "run the cell again")
     row: dict[str, Any] = {"cell": path}
     row.update({field: metrics[field] for field in METRIC_FIELDS if field not in _NESTED})
     row.update({f"test_{name}": value for name, value in sorted(metrics["test_metrics"].items())})

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from chemscale.errors import ChemscaleError
+from chemscale.errors import MAX_SHOWN, ChemscaleError, shown
 
 _SECONDS_BETWEEN = 30
 
@@ -58,5 +58,5 @@ def logged(log: str) -> Iterator[None]:
             traceback.print_exc()
             sys.stdout.flush()
             known = isinstance(error, ChemscaleError)
-            tell(f"failed: {error if known else f'{type(error).__name__}: {error}'} (log: {log})")
+            tell(shown(f"failed: {error if known else f'{type(error).__name__}: {error}'} (log: {log})", 4 * MAX_SHOWN))
             sys.exit(error.exit_code if isinstance(error, ChemscaleError) else 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -27,11 +28,11 @@ from chemscale.config import (
 from chemscale.config_file import load_config
 from chemscale.cost.engine import chosen, plain, ranks_that_would_do, with_compiled
 from chemscale.cost.matching import MATCHED, MOST_APART, apart, matched_amount
-from chemscale.errors import ConfigError
+from chemscale.errors import ConfigError, InputError
 from chemscale.evaluations import EVALUATION, EVALUATIONS, SPEED
 from chemscale.families import FAMILIES, LANGUAGE
 from chemscale.grid import ALONE, Cell, protocol_label
-from chemscale.io import digest, write_json
+from chemscale.io import digest, regular_file, write_json
 
 STUDY_SCHEMA_VERSION = 1
 MIN_SUBSETS = 3  # that both series of a contrast must have
@@ -159,15 +160,20 @@ def load_study(path: str | Path) -> Study:
     for name, section in study.config.data.items():
         for key, found in section.model_dump(include={"path", "vocabulary"}).items():
             # a published file may be named by its folder
-            known = found is None or Path(found).is_file() or (section.source != "file" and Path(found).is_dir())
-            if not known:
-                raise ConfigError(f"{path}: data.{name}.{key}", f"{found!r}, which is no file", "name an existing file")
+            if found is not None and not (section.source != "file" and os.path.isdir(found)):
+                _check_file(f"{path}: data.{name}.{key}", found)
         if isinstance(section, Conformers | Trajectories):
             for molecule, told in (section.molecules or {}).items():
-                if told.structure is not None and not Path(told.structure).is_file():
-                    where = f"{path}: data.{name}.molecules.{molecule}.structure"
-                    raise ConfigError(where, f"{told.structure!r}, which is no file", "name an existing file")
+                if told.structure is not None:
+                    _check_file(f"{path}: data.{name}.molecules.{molecule}.structure", told.structure)
     return study
+
+
+def _check_file(where: str, path: str) -> None:
+    try:
+        regular_file(Path(path))
+    except InputError as error:
+        raise ConfigError(where, f"{path!r}: {error.found}", "name an existing file") from None
 
 
 def study_of(config: StudyConfig, path: Path) -> Study:
@@ -458,11 +464,22 @@ def _cells(
                             f"{study.path}: {where}.{index}", f"{cell.path} for the second time", "name each cell once"
                         )
                     cells[cell.path] = cell
-    return [_told_of_others(cell, list(cells.values())) for cell in cells.values()]
+    return _with_shared_steps(list(cells.values()))
 
 
-def _told_of_others(cell: Cell, cells: list[Cell]) -> Cell:
-    """A cell that knows on how many samples others begin with the same steps."""
-    alike = [other for other in cells if cell.shares_steps and (other.size, other.seed) == (cell.size, cell.seed)]
-    others = sorted(other.num_samples for other in alike if other.num_samples != cell.num_samples)
-    return replace(cell, engine={**cell.engine, "shared_with": others})
+def _with_shared_steps(cells: list[Cell]) -> list[Cell]:
+    """The cells, each of which knows on how many samples others begin with the same steps."""
+    alike: dict[tuple[str, int], list[int]] = {}
+    for cell in cells:
+        if cell.shares_steps:
+            alike.setdefault((cell.size, cell.seed), []).append(cell.num_samples)
+    return [
+        replace(
+            cell,
+            engine={
+                **cell.engine,
+                "shared_with": sorted(set(alike.get((cell.size, cell.seed), ())) - {cell.num_samples}),
+            },
+        )
+        for cell in cells
+    ]

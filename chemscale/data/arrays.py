@@ -19,6 +19,9 @@ from chemscale.data.subsets import ALL_SPLITS
 from chemscale.errors import DataError
 from chemscale.io import digest, read_json, sha256_file
 
+# names of the test clusters of a set of some hundred million molecules
+_MAX_NAMES_BYTES = 2**34
+
 
 @dataclass(frozen=True)
 class DataArrays:
@@ -144,7 +147,7 @@ def load_frames(folder: Path) -> FrameData:
 def _common(folder: Path) -> dict[str, Any]:
     manifest = read_manifest(folder)
     files = _checked(folder / "arrays", manifest["digest"])
-    names = read_json(folder / "arrays" / "cluster_names.json")
+    names = read_json(folder / "arrays" / "cluster_names.json", _MAX_NAMES_BYTES)
     return {"folder": folder, "manifest": manifest, "cluster_names": names, **files}
 
 

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chemscale.errors import DataError
-from chemscale.io import sha256_file
+from chemscale.io import regular_file, sha256_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from chemscale.data.xtb import Array, Surface
+
+_MAX_STRUCTURE_BYTES = 2**26
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,11 @@ def _structure(asked: str, path: Path) -> tuple[NDArray[np.int64], Array]:
     from ase.io import read
 
     asked = f"{asked}.structure {path}"
+    regular_file(path, DataError, "give the path of a structure file from the folder of the run")
+    if (size := path.stat().st_size) > _MAX_STRUCTURE_BYTES:
+        raise DataError(asked, f"{size:,} bytes", f"give one molecule, in at most {_MAX_STRUCTURE_BYTES:,} bytes")
     try:
         atoms: Any = read(path)
-    except FileNotFoundError:
-        raise DataError(asked, "no such file", "give the path from the folder of the run") from None
     except Exception as error:
         # ASE has a reader for each of a hundred formats, and each fails in its own way
         raise DataError(asked, f"no structure that ASE reads ({type(error).__name__}: {error})", "mend it") from None

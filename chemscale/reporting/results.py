@@ -261,6 +261,8 @@ def preferred(fits: Sequence[Row]) -> Row | None:
     return max(found, key=lambda fit: _RICHNESS.get(fit["form"], 0), default=None)
 
 
+# of a table whose rows become Python values, which take ten times as much
+_MAX_ROWS_BYTES = 2**26
 _RICHNESS = {"power": 1, "offset": 2, "joint_power": 1, "joint": 2}
 
 
@@ -272,7 +274,8 @@ def _held(at: str, name: str) -> str | None:
 
 def read_rows(root: Path, table: str) -> list[Row]:
     """The rows of `tables/TABLE.parquet`."""
-    return [Row(table, values) for values in read_parquet(root / "tables" / f"{table}.parquet").to_pylist()]
+    rows = read_parquet(root / "tables" / f"{table}.parquet", max_bytes=_MAX_ROWS_BYTES).to_pylist()
+    return [Row(table, values) for values in rows]
 
 
 def load_results(root: Path) -> Results:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ def summary(root: Path, audit: dict[str, Any]) -> str:
     """The report's path, every accepted exponent with its interval, and the verdict of `audit`, as lines of text."""
     root = Path(root)
     fits = read_rows(root, "fits")
-    lines = [f"report: {root / 'report' / 'index.html'}"]
+    lines = [f"report: {shlex.quote(str(root / 'report' / 'index.html'))}"]
     for fit in filter(accepted, fits):
         for name in ("alpha", "beta"):
             if not fit.has(name):
@@ -35,6 +36,6 @@ def summary(root: Path, audit: dict[str, Any]) -> str:
     failed = [check["name"] for check in audit["checks"] if check["verdict"] == "failed"]
     verdict = "ok" if audit["verdict"] == "ok" else f"failed ({', '.join(failed) or 'no check is named'})"
     if audit["verdict"] != "ok":
-        lines.append(f"  what differs: .venv/bin/chemscale audit {root}")
+        lines.append(f"  what differs: .venv/bin/chemscale audit {shlex.quote(str(root))}")
     lines.append(f"audit: {verdict}")
     return "\n".join(lines)

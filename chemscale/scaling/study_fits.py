@@ -58,6 +58,8 @@ FIT_COLUMNS: dict[str, str] = {
     **dict.fromkeys(("residuals", "curve_x", "curve", "curve_low", "curve_high"), "list<double>"),
 }
 
+_MAX_CLUSTERS_BYTES = 2**34
+
 
 @dataclass(frozen=True)
 class _Plan:
@@ -227,9 +229,9 @@ def write(root: Path) -> None:
     import pyarrow as pa
 
     tables = Path(root) / "tables"
-    cells, controls, clusters = (
-        read_parquet(tables / f"{name}.parquet").to_pandas() for name in ("cells", "controls", "test_clusters")
-    )
+    cells, controls = (read_parquet(tables / f"{name}.parquet").to_pandas() for name in ("cells", "controls"))
+    # a row for each test cluster of each cell
+    clusters = read_parquet(tables / "test_clusters.parquet", max_bytes=_MAX_CLUSTERS_BYTES).to_pandas()
     config = read_json(Path(root) / "config.json")["config"]
     kinds = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
     kinds |= {f"list<{name}>": pa.list_(kind) for name, kind in kinds.items()}

@@ -16,17 +16,24 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chemscale.errors import DivergedError
-from chemscale.io import atomic_path
+from chemscale.errors import DivergedError, RecordError
+from chemscale.io import atomic_path, open_regular, parse_json
 
 
 def whole_lines(path: Path, step: int) -> list[str]:
     """The lines of the curve at `path` up to `step`, those after a torn one left out; empty where a step is missing."""
-    lines, steps = [], 0
-    for line in path.read_text().splitlines() if path.exists() else []:
+    lines: list[str] = []
+    steps = 0
+    if not path.exists():
+        return lines
+    with open_regular(path) as stream:
+        text = stream.read().decode("utf-8", "replace")
+    for line in text.splitlines():
         try:
-            values = json.loads(line)
-        except json.JSONDecodeError:
+            values = parse_json(line, f"read {path}")
+        except RecordError:
+            break
+        if not isinstance(values, dict) or not isinstance(values.get("step"), int):
             break
         if values["step"] <= step:
             lines.append(line)

@@ -43,6 +43,7 @@ FOUNDATION = {
     "grid",
     "config",
     "config_file",
+    "config_values",
     "io",
     "provenance",
     "records",
@@ -51,7 +52,18 @@ FOUNDATION = {
     "stage",
 }
 # what decides no output of a stage by itself: its effect is in the rules' inputs and other params, or in no output
-BASIS = {"__init__", "errors", "io", "families", "grid", "config", "config_file", "study", "provenance"}
+BASIS = {
+    "__init__",
+    "errors",
+    "io",
+    "families",
+    "grid",
+    "config",
+    "config_file",
+    "config_values",
+    "study",
+    "provenance",
+}
 
 
 @cache

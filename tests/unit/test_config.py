@@ -206,7 +206,7 @@ def test_file_that_is_no_config(tmp_path, text, found):
 
 
 def test_a_folder_is_no_config(tmp_path):
-    with pytest.raises(ConfigError, match="no readable file"):
+    with pytest.raises(ConfigError, match="a folder, which is no regular file"):
         load_config(tmp_path)
 
 

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from chemscale.errors import RecordError
+from chemscale.grid import Cell
 from chemscale.io import write_json, write_parquet
 from chemscale.records import METRIC_FIELDS, check_metrics, gather
 
@@ -35,6 +36,7 @@ def test_a_whole_record_passes(metrics):
         ({"more": 1}, "unknown"),
         ({"steps": 1.5}, "steps = 1.5"),
         ({"steps": True}, "steps = True"),
+        ({"test_metrics": None, "reasons": {"control": "x", "test_metrics": "x"}}, "no test_metrics"),
         ({"flops_6n": None}, "null without a reason"),
         ({"test_metrics": {"loss": 1.0}}, "test_metrics.loss"),
         ({"test_metrics": {"force_rmse": float("nan")}}, "test_metrics.force_rmse"),
@@ -61,6 +63,41 @@ def test_a_cell_becomes_a_row(tmp_path, metrics):
     assert pd.isna(row["control"])
     assert not {"reasons", "test_metrics", "evaluation_digests"} & set(cells.columns)
     assert clusters.to_dict("records") == [{"cell": PATH, "cluster": "a", "loss_sum": 3.0, "count": 2}]
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"size": "../../.."}, "size = '../../..'"),
+        ({"family": "a/b"}, "family = 'a/b'"),
+        ({"control": "/tmp"}, "control = '/tmp'"),
+        ({"size": "w8\n"}, r"size = 'w8\\n'"),
+        ({"num_samples": "32"}, "num_samples = '32'"),
+        ({"seed": True}, "seed = True"),
+        ({"seed": -1}, "seed = -1"),
+        ({"num_samples": 2**63}, "num_samples = 9"),
+        ({"knobs": []}, r"knobs = \[\]"),
+        ({"more": 1}, "unknown"),
+    ],
+)
+def test_a_cell_of_a_stranger_stays_in_its_folder(change, found):
+    with pytest.raises(RecordError, match=found):
+        Cell.from_dict(CELL | change)
+    with pytest.raises(RecordError, match="found a list"):
+        Cell.from_dict([CELL])
+
+
+def test_a_number_that_no_table_holds_is_named(tmp_path, metrics):
+    write(tmp_path, metrics | {"flops_full": 2**63})
+    with pytest.raises(RecordError, match="flops_full = 9223372036854775808; a table holds"):
+        gather(tmp_path, [CELL], [])
+
+
+def test_a_provenance_that_is_no_object_is_named(tmp_path, metrics):
+    write(tmp_path, metrics)
+    write_json(tmp_path / PATH / "provenance.json", [1])
+    with pytest.raises(RecordError, match=r"provenance\.json: found list"):
+        gather(tmp_path, [CELL], [])
 
 
 def test_a_missing_cell_is_refused_unless_it_is_waived(tmp_path, metrics):

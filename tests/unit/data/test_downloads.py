@@ -183,6 +183,11 @@ def test_an_explicit_path_is_never_replaced_by_another_file(entry, site, cache, 
         obtain(entry, cache, path=tmp_path / "none.bin")
     with pytest.raises(DataError, match=r"empty: found a folder without it"):
         obtain(entry, cache, path=tmp_path / "empty")
+    os.mkfifo(tmp_path / "fifo.bin")
+    (tmp_path / "zero.bin").symlink_to("/dev/zero")
+    for name in ("fifo.bin", "zero.bin"):
+        with pytest.raises(DataError, match=rf"{name}: found no such file"):
+            obtain(entry, cache, path=tmp_path / name)
     assert not site.requests
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,15 @@ def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
     write_json(tmp_path / "data" / "molecules" / "manifest.json", {"source": {}, "rejected": {}})
     with pytest.raises(RecordError, match=r"molecules/manifest\.json.*settings"):
         write(tmp_path)
+
+
+def test_what_the_closing_lines_give_to_paste_is_quoted(planted: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "my $(runs) ü'x"
+    odd.symlink_to(planted)
+    lines = summary(odd, {"verdict": "failed", "checks": []}).splitlines()
+    assert shlex.split(lines[0]) == ["report:", str(odd / "report" / "index.html")]
+    command = next(line for line in lines if "chemscale audit" in line)
+    assert shlex.split(command.partition(": ")[2]) == [".venv/bin/chemscale", "audit", str(odd)]
 
 
 def test_closing_lines(planted: Path, tmp_path: Path) -> None:

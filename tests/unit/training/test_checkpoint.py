@@ -117,6 +117,14 @@ def test_a_torn_curve_is_continued_only_where_every_step_is_there(tmp_path):
     assert len(path.read_text().splitlines()) == 3
 
 
+@pytest.mark.parametrize("line", ["12", "[]", '{"step": "2"}', '{"step": 2, "step": 2}', '{"step": 2, "loss": NaN}'])
+def test_a_curve_ends_at_a_line_that_is_none_of_a_curve(tmp_path, line):
+    path = tmp_path / "curve.jsonl"
+    path.write_text(f'{{"step": 1, "loss": 1.0}}\n{line}\n{{"step": 2, "loss": 1.0}}\n')
+    assert len(whole_lines(path, 1)) == 1
+    assert whole_lines(path, 2) == []
+
+
 def test_loss_that_is_not_finite_ends_the_run(tmp_path):
     curve = Curve(tmp_path / "curve.jsonl", 0)
     with pytest.raises(TrainingError, match=r"loss is not finite \(nan\) at step 7"):
