@@ -156,7 +156,7 @@ def check_files(root: Path, study: dict[str, Any], findings: Findings) -> None:
         findings.compared += 1
         try:
             with open_regular(root / path) as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+                found = hashlib.file_digest(stream, "sha256").hexdigest()
         except (InputError, OSError) as error:
             findings.differ(f"{path}: unreadable ({error})")
             continue
