@@ -6,14 +6,18 @@ The same version of RDKit gives the same columns, digit by digit; another one is
 from __future__ import annotations
 
 import math
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from chemscale.audit.findings import Findings
+from chemscale.data.passport import row_batches
 from chemscale.data.subsets import content_digest
 from chemscale.errors import shown
 from chemscale.evaluations import EVALUATION, read_evaluation
+from chemscale.grid import Cell
+from chemscale.io import read_json
 
 _SAME_EVERYWHERE = ("weight", "rings", "heavy_atoms")
 _TOLERANCE = 1e-6
@@ -22,6 +26,7 @@ _LONGEST = 10_000  # characters of a SMILES
 
 def check_molecules(root: Path, study: dict[str, Any], findings: Findings) -> None:
     """Drawn molecules and those that they are compared with are molecules, with the descriptors of each."""
+    splits_of = cache(partial(_splits, root))
     paths = [path for path in study["evaluated"] if path not in study["waived"]]
     known: dict[str, dict[str, Any]] = {}  # columns of a molecule, by its SMILES: references are shared
     for path in paths:
@@ -41,6 +46,26 @@ def check_molecules(root: Path, study: dict[str, Any], findings: Findings) -> No
             findings.unchecked.append(f"{where}: further columns of drawn molecules (RDKit {made})")
         for name in ("generated", "reference", "training_sample"):
             _check_columns(f"{where}: {name}", record["generation"][name], same, known, findings)
+        data = Cell.from_dict(read_json(root / path / "config.json")).data["name"]
+        if same and study["config"]["data"][data]["split_by"] == "constitution":
+            # then a row's group is the digest of its constitution
+            splits = splits_of(data)
+            for name, split in (("reference", "validation"), ("training_sample", "train")):
+                of_others = [
+                    smiles
+                    for smiles in record["generation"][name]["smiles"]
+                    if splits.get(known[smiles].get("constitution", "")) != split
+                ]
+                found = f"{len(of_others)} molecules, such as {shown(of_others[:1], 100)}, are no rows of {split}"
+                findings.holds(f"{where}: {name}", not of_others, found)
+
+
+def _splits(root: Path, name: str) -> dict[str, str]:
+    """The split of each group of a data set."""
+    found: dict[str, str] = {}
+    for batch in row_batches(root / "data" / name / "rows.parquet", ["group", "split"]):
+        found.update(zip(batch["group"].to_pylist(), batch["split"].to_pylist(), strict=True))
+    return found
 
 
 def _check_columns(

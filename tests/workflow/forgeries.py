@@ -34,13 +34,15 @@ EVALUATED = "cells/chemgpt/w16/n400/seed0/evaluation.json"
 RECORDS = ("config.json", "metrics.json", "metrics.jsonl", "provenance.json", "test_clusters.parquet")
 
 
-def remade(root: Path, with_tables: bool = True) -> None:
-    """Make tables, fits, figures, the audit of the records, the page, the seal and the last audit again."""
-    if with_tables:
-        plan.write(root)
-        gather_study(root)
-        study_fits.write(root)
-        tables.write(root)
+def remade(root: Path) -> None:
+    """Make tables, fits, figures, the audit of the records, the page and the seal again.
+
+    The last audit is left as it is: that it fails is for the next one to say.
+    """
+    plan.write(root)
+    gather_study(root)
+    study_fits.write(root)
+    tables.write(root)
     figures.draw_all(root)
     records = run.audit(root)
     for check in records["checks"]:
@@ -48,10 +50,6 @@ def remade(root: Path, with_tables: bool = True) -> None:
     write_json(root / "audit" / "records.json", {**records, "verdict": "ok"})
     page.write_page(root)
     run.seal(root)
-    last = run.audit(root, page.render, figures.draw)
-    for check in last["checks"]:
-        check.update(verdict="ok", evidence=[])
-    write_json(root / "audit" / "audit.json", {**last, "verdict": "ok"})
 
 
 # --- what forgeries share ---------------------------------------------------------------------------------------------
@@ -419,6 +417,17 @@ def l8_no_molecules(root: Path) -> None:
     change_evaluation(root, change)
 
 
+def _reference_of_easier_molecules(root: Path) -> None:
+    """Drawn molecules in place of validation molecules: nothing could be nearer to them."""
+
+    def change(record: dict[str, Any]) -> None:
+        raw = record["generation"]
+        columns = raw["reference"].keys()
+        raw["reference"] = {name: raw["generated"][name] for name in columns}
+
+    change_evaluation(root, change)
+
+
 def _duplicate_key(name: str, key: str) -> Callable[[Path], None]:
     def forge(root: Path) -> None:
         path = root / name
@@ -577,6 +586,7 @@ OF_RECORDS: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "x1": (x1_a_controls_loss_is_the_grids, "copies", "n400/seed0/test_clusters.parquet: not as in"),
     # seen by RDKit
     "l5": (l5_descriptors_of_the_reference, "molecules", f"{EVALUATED}: generated: molecule"),
+    "reference": (_reference_of_easier_molecules, "molecules", "are no rows of validation"),
     "l8": (l8_no_molecules, "molecules", "which RDKit does not read as such"),
 }
 # Forgeries that leave records that no stage reads: they cannot be made into tables.
