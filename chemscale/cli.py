@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -203,6 +204,9 @@ def _show(value: dict[str, Any], as_json: bool, render: Callable[[dict[str, Any]
 
 def main() -> None:
     """The console script: errors of ours end in one message and their exit code, never in a traceback."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # in a locale without UTF-8, what it cannot print stands as an escape
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except ChemscaleError as error:

@@ -17,6 +17,7 @@ import pytest
 from chemscale.audit import run
 from chemscale.audit.files import check_files
 from chemscale.audit.findings import Findings
+from chemscale.errors import InputError
 from chemscale.io import read_json, write_json
 from chemscale.reporting import figures, page
 
@@ -385,11 +386,28 @@ def test_a_hostile_folder_ends_soon_and_in_little_memory(study, name):
     assert max(before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) < 1_000_000
 
 
+def test_what_the_locale_cannot_print_stands_as_an_escape(study):
+    os.mkfifo(study / "tables" / "ü")
+    done = audit(study, **NO_UTF8)
+    assert done.returncode == 1
+    assert "tables/\\udcc3\\udcbc: a FIFO" in done.stdout
+    (study / "tables" / "ü").unlink()
+    config = read_json(study / "config.json")
+    config["config"]["fits"]["resamples"] = "zwölf"
+    write_json(study / "config.json", config)
+    done = audit(study, **NO_UTF8)
+    assert done.returncode == 1
+    assert "fits.resamples: 'zw\\xf6lf'" in done.stdout
+    assert done.stderr == ""
+
+
 def test_what_is_no_study_ends_with_code_2(tmp_path):
-    for folder in (tmp_path / "nowhere", tmp_path):
-        done = audit(folder)
-        assert done.returncode == 2
-        assert "no finished study" in done.stderr + done.stdout
-        assert "Traceback" not in done.stderr
     os.mkfifo(tmp_path / "audit")
-    assert audit(tmp_path / "audit").returncode == 2
+    done = audit(tmp_path / ESCAPES)
+    assert done.returncode == 2
+    assert done.stderr.startswith("chemscale: audit ")
+    assert "no finished study" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    for folder in (tmp_path, tmp_path / "audit"):
+        with pytest.raises(InputError, match="no finished study"):
+            run.audit_command(folder, page.render, figures.draw)
