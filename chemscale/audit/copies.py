@@ -25,6 +25,7 @@ def check_copies(root: Path, study: dict[str, Any], findings: Findings) -> None:
 
     What was deleted from `checkpoint/` is not missed: it is counted in a note.
     """
+    findings.compared += 1  # a study may keep none
     without_records = without_weights = 0
     shapes: dict[str, tuple[str, Any]] = {}  # by family and size: a run, and its tensors
     weights: dict[str, Cell] = {}  # digests, with the run

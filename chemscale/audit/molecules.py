@@ -26,6 +26,7 @@ _LONGEST = 10_000  # characters of a SMILES
 
 def check_molecules(root: Path, study: dict[str, Any], findings: Findings) -> None:
     """Drawn molecules and those that they are compared with are molecules, with the descriptors of each."""
+    findings.compared += 1  # a study may draw none
     splits_of = cache(partial(_splits, root))
     paths = [path for path in study["evaluated"] if path not in study["waived"]]
     known: dict[str, dict[str, Any]] = {}  # columns of a molecule, by its SMILES: references are shared
@@ -33,7 +34,6 @@ def check_molecules(root: Path, study: dict[str, Any], findings: Findings) -> No
         where = f"{path}/{EVALUATION}"
         record = read_evaluation(root / where)
         if record["generation"] is None:
-            findings.compared += 1
             continue
         try:
             here = version("rdkit")

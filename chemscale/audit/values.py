@@ -32,7 +32,7 @@ _EQUAL = 1e-9
 # Python and torch alone take more memory, and a processor more power, than these
 _LEAST_MEMORY = 50e6
 _LEAST_WATTS, _MOST_WATTS = 0.01, 20_000.0
-_MOST_UTILISATION = 1.5  # a measured peak is no bound: products of another shape may be faster
+_MOST_UTILISATION = 10.0  # a peak is measured once, and low where other work held the machine at that moment
 
 
 def check_values(root: Path, study: dict[str, Any], findings: Findings) -> None:

@@ -112,13 +112,14 @@ def test_runs_that_were_set_aside_are_noted(study):
 
 
 def test_copies_that_were_deleted_are_noted(study):
-    shutil.rmtree(study / forged_by.SMALL_RUN / "checkpoint")
+    for cell in forged_by.all_cells(study):
+        shutil.rmtree(study / cell.path / "checkpoint")
     findings = Findings("copies", "something")
     run.RECORDS["copies"][1](study, read_json(study / "config.json"), findings)
     assert not findings.differences
     assert [note.partition(" in ")[0] for note in findings.notes] == [
-        "1 runs keep no copy of their records",
-        "1 runs keep no copy of their weights",
+        "24 runs keep no copy of their records",
+        "24 runs keep no copy of their weights",
     ]
 
 
