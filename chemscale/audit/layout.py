@@ -22,9 +22,7 @@ UNCOVERED_FOLDERS = ("logs", "benchmarks")
 # what `study.write_resolved` has moved aside: folders of former cells, with whatever they held
 FORMER = "former"
 
-_TABLES = (
-    "cells|control_effects|controls|contrasts|data|evaluation|fits|passport|plan|slopes|test_clusters"  # no others
-)
+_TABLES = "cells|control_effects|controls|contrasts|data|evaluation|fits|passport|plan|slopes|test_clusters"
 # states that a running cell keeps, and those that cells share
 _STATES = r"(step|validated|retry|shared)-\d{9}/(state\.json|complete\.json|state-\d{5}\.safetensors)"
 _CHECKPOINT = re.compile(
@@ -37,7 +35,7 @@ _DATA = re.compile(
     r"|tokenizer/(special_tokens_map|tokenizer|tokenizer_config)\.json"
 )
 _OTHERS = re.compile(
-    rf"config\.json|tables/({_TABLES})\.parquet|figures/(\w+\.(svg|png)|versions\.json)|report/index\.html"
+    rf"config\.json|tables/({_TABLES})\.parquet|figures/([\w.-]+\.(svg|png)|versions\.json)|report/index\.html"
     rf"|audit/(records\.json|audit\.json|SHA256SUMS)|shared/[\w.-]+/(lock|curve\.jsonl|superseded/.+|{_STATES})"
 )
 # Snakemake marks the folders that it takes for an output

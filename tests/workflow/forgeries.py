@@ -531,6 +531,7 @@ CURVE = f"{LANGUAGE_CELL}/metrics.jsonl"
 METRICS = f"{LANGUAGE_CELL}/metrics.json"
 PROVENANCE = f"{LANGUAGE_CELL}/provenance.json"
 SMALL_RUN = "cells/chemgpt/w32/n25/seed0"
+FIRST = "cells/chemgpt/w8/n25/seed0"
 FIRST_POTENTIAL = "cells/painn/w4/n8/seed0"
 WEIGHTS = f"{SMALL_RUN}/checkpoint/weights.safetensors"
 CLUSTERS = f"{LANGUAGE_CELL}/test_clusters.parquet"
@@ -567,7 +568,7 @@ OF_RECORDS: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "n21": (n21_an_unknown_line_of_the_curve, "curves", "neither step 61 of 60 nor a validation"),
     "p1": (p1_one_loss_for_all_clusters, "replicates", "the same loss in all test clusters"),
     "p1, ratio": (_one_pattern_for_all_runs, "replicates", "losses in one ratio to those of"),
-    "t1b": (t1b_another_rate_in_the_config, "curves", f"{CURVE}: step 1, learning_rate"),
+    "t1b": (t1b_another_rate_in_the_config, "curves", f"{FIRST}/metrics.jsonl: step 1, learning_rate"),
     "t2b": (t2b_another_batch_in_the_config, "curves", f"{FIRST_POTENTIAL}/metrics.jsonl: steps of validations"),
     "t2b, batch": (
         t2b_another_batch_in_the_config,

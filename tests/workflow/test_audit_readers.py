@@ -17,6 +17,7 @@ import pytest
 from chemscale.audit import run
 from chemscale.audit.files import check_files
 from chemscale.audit.findings import Findings
+from chemscale.audit.layout import known_names
 from chemscale.errors import InputError
 from chemscale.io import read_json, write_json
 from chemscale.reporting import figures, page
@@ -185,6 +186,20 @@ def test_litter_is_named_as_what_it_is(honest, tmp_path):
     assert "and 1 more" in note
     run.seal(target)
     assert not [line for line in (target / "audit" / "SHA256SUMS").read_text().splitlines() if ".git" in line]
+
+
+def test_names_of_the_users_own_are_known(study):
+    config = read_json(study / "config.json")
+    config["data"]["my-data.v2"] = config["data"].pop("molecules")
+    known = known_names(config)
+    for name in (
+        "figures/lengths_my-data.v2.svg",
+        "data/my-data.v2/rows.parquet",
+        f"{CELL}/checkpoint/finished/metrics.json",
+    ):
+        assert known(name), name
+    for name in ("data/molecules/rows.parquet", "figures/a.html", f"{CELL}/checkpoint/x.json", "cells/a", "tables/x"):
+        assert not known(name), name
 
 
 def test_line_endings_of_a_checkout_are_named_as_such(study):
