@@ -177,6 +177,9 @@ def log_axis(axis: Axis, label: str, form: Callable[[float, float], str] = plain
     axes = axis.axes
     limits = axes.dataLim.intervalx if axis is axes.xaxis else axes.dataLim.intervaly
     low, high = float(limits[0]), float(limits[1])
+    if low <= 0:
+        # a distance may be 0, which has no place here: it is left out below the least of the others
+        low = float(axes.dataLim.minposx if axis is axes.xaxis else axes.dataLim.minposy)
     margin = max((high / low) ** 0.06, 1.03)
     low, high = low / margin, high * margin
     if axis is axes.xaxis:

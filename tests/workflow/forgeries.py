@@ -590,8 +590,8 @@ OF_RECORDS: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "reference": (_reference_of_easier_molecules, "molecules", "are no rows of validation"),
     "l8": (l8_no_molecules, "molecules", "which RDKit does not read as such"),
 }
-# Forgeries that leave records that no stage reads: they cannot be made into tables.
-BROKEN = ("c7c", "c7d", "n1")
+# Forgeries that leave records that no stage reads, or losses that no figure can show: nothing can be made of them.
+BROKEN = ("c7c", "c7d", "n1", "n1c", "n21", "m4", "n3b", "denormal loss")
 
 
 # --- what lies in the folder beside records ------------------------------------------------------------------------

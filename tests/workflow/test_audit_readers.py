@@ -6,7 +6,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -388,17 +387,17 @@ def test_a_hostile_folder_is_named(study, name):
 @pytest.mark.parametrize("name", [*HOSTILE, *OF_TABLES])
 def test_a_hostile_folder_ends_soon_and_in_little_memory(study, name):
     named = {**HOSTILE, **OF_TABLES}[name](study)
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    begun = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = audit(study)
-    wall = time.monotonic() - begun
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "audit: ok" not in done.stdout.splitlines()
     assert done.stdout.endswith("audit: failed\n")
     assert named in done.stdout
     assert "Traceback" not in done.stderr
-    assert wall < 10
-    assert max(before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) < 1_000_000
+    # of the processor: a machine that is busy elsewhere takes longer by the clock
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
+    assert after.ru_maxrss < 1_000_000
 
 
 def test_what_the_locale_cannot_print_stands_as_an_escape(study):

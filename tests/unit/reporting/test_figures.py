@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from chemscale.io import read_json, read_parquet
-from chemscale.reporting.axes import amount, drawing_versions, drawn, log_ticks, power_of_ten
+from chemscale.reporting.axes import amount, drawing_versions, drawn, log_axis, log_ticks, power_of_ten
 from chemscale.reporting.figures import plots
 from chemscale.reporting.results import load_results
 
@@ -112,6 +112,15 @@ def test_log_axes_have_readable_ticks(low: float, high: float) -> None:
     assert 3 <= len(ticks) <= 7
     assert all(low <= tick <= high for tick in ticks)
     assert ticks == sorted(set(ticks))
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.5, 2.0], [0.0, 3.0]])
+def test_a_log_axis_leaves_out_what_is_0(values: list[float]) -> None:
+    axes = Figure().add_subplot()
+    axes.plot([1.0] * len(values), values, marker="o", linestyle="none")
+    log_axis(axes.yaxis, "distance")
+    low, high = axes.get_ylim()
+    assert 0 < low < values[1] <= values[-1] < high
 
 
 def test_short_numbers() -> None:
