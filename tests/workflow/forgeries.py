@@ -591,7 +591,7 @@ OF_RECORDS: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "l8": (l8_no_molecules, "molecules", "which RDKit does not read as such"),
 }
 # Forgeries that leave records that no stage reads, or losses that no figure can show: nothing can be made of them.
-BROKEN = ("c7c", "c7d", "n1", "n1c", "n21", "m4", "n3b", "denormal loss")
+BROKEN = ("c7c", "c7d", "n1", "n3b", "denormal loss")
 
 
 # --- what lies in the folder beside records ------------------------------------------------------------------------
