@@ -26,8 +26,10 @@ COMMAND = "from chemscale.cli import main; main()"
 # a process that is started by a large one counts that one's memory as its own in `ru_maxrss`, but not here
 MEASURED = f"""
 import atexit, re, sys
-from pathlib import Path
-atexit.register(lambda: print(*re.findall(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text()), file=sys.stderr))
+def tell():
+    with open("/proc/self/status") as status:
+        print(*re.findall(r"VmHWM:\\s+(\\d+) kB", status.read()), file=sys.stderr)
+atexit.register(tell)
 {COMMAND}
 """
 ESCAPES = "x\naudit: ok\n\x1b[2J\u202e"
