@@ -1,6 +1,6 @@
 """Forgeries of a finished study, as somebody makes them who knows chemscale: every digest and copy is made again.
 
-Each function changes a study's folder; what follows from the records is left to `remade`.
+Each function changes a study's folder; what follows from the records is left to `forging.remade`.
 """
 
 from __future__ import annotations
@@ -8,159 +8,35 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+from forging import (
+    EVALUATED,
+    all_cells,
+    change_clusters,
+    change_config,
+    change_evaluation,
+    change_flops,
+    change_manifest,
+    curve_of,
+    edit,
+    keep_copies,
+    keep_copies_of_broken,
+    put_weights,
+    write_curve,
+)
 
-from chemscale.audit import run
 from chemscale.config import StudyConfig
 from chemscale.data.passport import passport_of
-from chemscale.evaluation.measures import results_of
-from chemscale.gathering import gather_study
-from chemscale.grid import Cell
-from chemscale.io import digest, read_json, read_parquet, sha256_file, write_json, write_parquet
-from chemscale.planning import plan
-from chemscale.reporting import figures, page, tables
-from chemscale.scaling import study_fits
+from chemscale.io import read_json, read_parquet, write_json
 from chemscale.study import study_of
 
 LANGUAGE_CELL = "cells/chemgpt/w16/n400/seed0"
 POTENTIAL_CELL = "cells/painn/w8/n32/seed0"
 PAIR = ("cells/painn/w8/n8/seed0", "cells/painn/w8/n8/seed1")
-EVALUATED = "cells/chemgpt/w16/n400/seed0/evaluation.json"
-RECORDS = ("config.json", "metrics.json", "metrics.jsonl", "provenance.json", "test_clusters.parquet")
-
-
-def remade(root: Path) -> None:
-    """Make tables, fits, figures, the audit of the records, the page and the seal again.
-
-    The last audit is left as it is: that it fails is for the next one to say.
-    """
-    plan.write(root)
-    gather_study(root)
-    study_fits.write(root)
-    tables.write(root)
-    figures.draw_all(root)
-    records = run.audit(root)
-    for check in records["checks"]:
-        check.update(verdict="ok", evidence=[])  # a forger hides what fails
-    write_json(root / "audit" / "records.json", {**records, "verdict": "ok"})
-    page.write_page(root)
-    run.seal(root)
-
-
-# --- what forgeries share ---------------------------------------------------------------------------------------------
-
-
-def edit(path: Path, change: Callable[[Any], Any]) -> None:
-    """Change the value of a JSON file; a value that `change` returns takes its place."""
-    value = read_json(path)
-    changed = change(value)
-    write_json(path, value if changed is None else changed)
-
-
-def curve_of(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def write_curve(folder: Path, lines: Iterable[dict[str, Any]]) -> None:
-    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-
-
-def keep_copies(root: Path, cell: str) -> None:
-    """Let the copies in `checkpoint/` say what the published records say."""
-    folder = root / cell
-    finished = folder / "checkpoint" / "finished"
-    for name in RECORDS:
-        shutil.copyfile(folder / name, finished / name)
-    shutil.copyfile(folder / "metrics.jsonl", folder / "checkpoint" / "curve.jsonl")
-    metrics = read_json(folder / "metrics.json")
-
-    def mark(marker: dict[str, Any]) -> None:
-        marker["files"] = {name: sha256_file(finished / name) for name in RECORDS}
-        marker["identity"] |= {name: metrics[f"{name}_digest"] for name in ("config", "data", "code")}
-
-    edit(finished / "complete.json", mark)
-
-
-def change_clusters(folder: Path, change: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
-    """Change the summed losses of test clusters (given them and counts), and the test loss with them."""
-    path = folder / "test_clusters.parquet"
-    table = read_parquet(path)
-    counts = np.array(table["count"].to_pylist())
-    losses = change(np.array(table["loss_sum"].to_pylist()), counts)
-    write_parquet(path, table.set_column(table.schema.get_field_index("loss_sum"), "loss_sum", pa.array(losses)))
-    loss = math.fsum(losses) / int(counts.sum())
-
-    def improve(metrics: dict[str, Any]) -> None:
-        metrics["test_loss"] = loss
-        if "force_mae" in metrics["test_metrics"]:
-            metrics["test_metrics"]["force_mae"] = loss
-
-    if math.isfinite(loss):
-        edit(folder / "metrics.json", improve)
-
-
-def all_cells(root: Path) -> list[Cell]:
-    study = read_json(root / "config.json")
-    return [Cell.from_dict(values) for values in study["cells"] + study["controls"]]
-
-
-def change_config(root: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change the config, and carry everything along that states it or its digests."""
-    study = read_json(root / "config.json")
-    change(study["config"])
-    resolved = study_of(StudyConfig.model_validate(study["config"]), root / "config.json").resolved()
-    write_json(root / "config.json", json.loads(json.dumps(resolved)))
-    for cell in all_cells(root):
-        folder = root / cell.path
-        if not folder.exists():
-            continue
-        write_json(folder / "config.json", cell.to_dict())
-        rate = cell.training["learning_rate"]
-        edit(
-            folder / "metrics.json",
-            lambda metrics, cell=cell, rate=rate: metrics.update(config_digest=cell.digest, learning_rate=rate),
-        )
-        if (folder / "evaluation.json").exists():
-            edit(folder / "evaluation.json", lambda record, cell=cell: record.update(config_digest=cell.digest))
-        keep_copies(root, cell.path)
-
-
-def change_evaluation(root: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change an evaluation's raw values, and make its numbers again."""
-
-    def changed(record: dict[str, Any]) -> None:
-        change(record)
-        record["results"] = results_of(record)
-
-    edit(root / EVALUATED, changed)
-
-
-def change_manifest(root: Path, name: str, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change a manifest, and carry its digest and the passport along."""
-    folder = root / "data" / name
-
-    def changed(manifest: dict[str, Any]) -> None:
-        change(manifest)
-        manifest["digest"] = digest({key: value for key, value in manifest.items() if key != "digest"})
-
-    edit(folder / "manifest.json", changed)
-    manifest, old = read_json(folder / "manifest.json"), read_json(folder / "passport.json")
-    draws = [(subset["seed"], subset["num_samples"]) for subset in old["subsets"]]
-    write_json(folder / "passport.json", passport_of(name, manifest, folder / "rows.parquet", draws, old["scaffolds"]))
-    for cell in all_cells(root):
-        if cell.data["name"] == name:
-            edit(root / cell.path / "metrics.json", lambda metrics: metrics.update(data_digest=manifest["digest"]))
-            if (root / cell.path / "evaluation.json").exists():
-                edit(
-                    root / cell.path / "evaluation.json",
-                    lambda record: record.update(data_digest=manifest["digest"]),
-                )
-            keep_copies(root, cell.path)
 
 
 # --- class A ----------------------------------------------------------------------------------------------------------
@@ -172,35 +48,12 @@ def a6_impossible_metrics(root: Path) -> None:
     keep_copies(root, POTENTIAL_CELL)
 
 
-def _flops(root: Path, cell: str, change: Callable[[int], int]) -> None:
-    folder = root / cell
-    lines = curve_of(folder)
-    for line in lines:
-        if "flops_full" in line:
-            line["flops_full"] = change(line["flops_full"])
-    write_curve(folder, lines)
-    attention = read_json(folder / "metrics.json")["flops_attention"]
-
-    def carry(metrics: dict[str, Any]) -> None:
-        added = change(metrics["flops_full"]) - metrics["flops_full"]
-        metrics["flops_full"] += added
-        if attention is not None:
-            metrics["flops_attention"] += added
-
-    edit(folder / "metrics.json", carry)
-    provenance = read_json(folder / "provenance.json")
-    rate = read_json(folder / "metrics.json")["flops_full"] / provenance["steps_s"]
-    peak = provenance["matmul_peak_flops_per_s"]
-    edit(folder / "provenance.json", lambda told: told.update(flops_per_s=rate, flops_utilisation=rate / peak))
-    keep_copies(root, cell)
-
-
 def a8_flops_of_language_tripled(root: Path) -> None:
-    _flops(root, LANGUAGE_CELL, lambda flops: 3 * flops)
+    change_flops(root, LANGUAGE_CELL, lambda flops: 3 * flops)
 
 
 def a8b_flops_of_a_potential_divided(root: Path) -> None:
-    _flops(root, POTENTIAL_CELL, lambda flops: flops // 10)
+    change_flops(root, POTENTIAL_CELL, lambda flops: flops // 10)
 
 
 def b1_one_seed_as_another(root: Path) -> None:
@@ -290,19 +143,6 @@ def _lost_loss(value: float) -> Callable[[Path], None]:
     return forge
 
 
-def keep_copies_of_broken(root: Path, cell: str) -> None:
-    """As `keep_copies`, where the metrics are no JSON that is read."""
-    folder = root / cell
-    finished = folder / "checkpoint" / "finished"
-    for name in RECORDS:
-        shutil.copyfile(folder / name, finished / name)
-    shutil.copyfile(folder / "metrics.jsonl", folder / "checkpoint" / "curve.jsonl")
-    edit(
-        finished / "complete.json",
-        lambda marker: marker.update(files={name: sha256_file(finished / name) for name in RECORDS}),
-    )
-
-
 def _all_losses(value: float) -> Callable[[Path], None]:
     """Every test cluster's loss made so small that the cell leaves each fit."""
 
@@ -349,25 +189,17 @@ def d2_invented_seed(root: Path) -> None:
     keep_copies(root, cell.path)
 
 
-def _weights(root: Path, cell: str, source: Path | bytes, with_spec: bool = False) -> None:
-    folder = root / cell / "checkpoint"
-    (folder / "weights.safetensors").write_bytes(source if isinstance(source, bytes) else source.read_bytes())
-    if with_spec:
-        digest_now = sha256_file(folder / "weights.safetensors")
-        edit(folder / "weights.json", lambda spec: spec.update(sha256=digest_now))
-
-
 def u1_weights_of_a_smaller_size(root: Path) -> None:
-    _weights(root, "cells/chemgpt/w32/n25/seed0", root / "cells/chemgpt/w8/n25/seed0/checkpoint/weights.safetensors")
+    put_weights(root, "cells/chemgpt/w32/n25/seed0", root / "cells/chemgpt/w8/n25/seed0/checkpoint/weights.safetensors")
 
 
 def _weights_of_a_smaller_size_with_their_digest(root: Path) -> None:
     smaller = root / "cells/chemgpt/w8/n25/seed0/checkpoint/weights.safetensors"
-    _weights(root, "cells/chemgpt/w32/n25/seed0", smaller, with_spec=True)
+    put_weights(root, "cells/chemgpt/w32/n25/seed0", smaller, with_spec=True)
 
 
 def u2_random_weights(root: Path) -> None:
-    _weights(root, "cells/chemgpt/w32/n25/seed0", np.random.default_rng(0).bytes(5000))
+    put_weights(root, "cells/chemgpt/w32/n25/seed0", np.random.default_rng(0).bytes(5000))
 
 
 def n11_weights_of_another_run(root: Path) -> None:
@@ -379,7 +211,7 @@ def n11_weights_of_another_run(root: Path) -> None:
 
 def _weights_of_another_run_with_their_digest(root: Path) -> None:
     other = root / "cells/chemgpt/w32/n50/seed0/checkpoint/weights.safetensors"
-    _weights(root, "cells/chemgpt/w32/n25/seed0", other, with_spec=True)
+    put_weights(root, "cells/chemgpt/w32/n25/seed0", other, with_spec=True)
 
 
 def k3_facts_of_a_source(root: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import forgeries as forged_by
-from forgeries import OF_RECORDS, OF_THE_FOLDER, keep_copies, remade
+from forgeries import OF_RECORDS, OF_THE_FOLDER
+from forging import all_cells, keep_copies, remade
 
 from chemscale.audit import run
 from chemscale.audit.files import check_files
@@ -112,7 +113,7 @@ def test_runs_that_were_set_aside_are_noted(study):
 
 
 def test_copies_that_were_deleted_are_noted(study):
-    for cell in forged_by.all_cells(study):
+    for cell in all_cells(study):
         shutil.rmtree(study / cell.path / "checkpoint")
     findings = Findings("copies", "something")
     run.RECORDS["copies"][1](study, read_json(study / "config.json"), findings)
@@ -241,7 +242,7 @@ def test_a_last_audit_of_claims_is_named(study):
 
 @pytest.mark.forgeries
 def test_the_honest_study_made_again_passes(study):
-    for cell in forged_by.all_cells(study):
+    for cell in all_cells(study):
         keep_copies(study, cell.path)
     remade(study)
     run.write_final(study, page.render, figures.draw)
