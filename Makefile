@@ -8,6 +8,7 @@
 # make test-memory  the model of a run's memory against the measured peaks of every rank; long
 # make test-verdicts  verdicts of the default study, once it is finished, and of simulated ones under other seeds and levels; long
 # make test-compiled  machine code of every potential against torch; minutes
+# make test-forgeries  whole studies made again around each known forgery, clean studies and hostile folders; half an hour
 # Each sets up .venv first where pyproject.toml or constraints.txt changed since the last set-up.
 
 PYTHON ?= python3
@@ -28,7 +29,7 @@ TRANSFORMERS4 := .venv-transformers4
 TRANSFORMERS4_STAMP := $(TRANSFORMERS4)/.set-up
 EXTRAS := train,zero,data,study,workflow,test,dev
 
-.PHONY: run test check bench bench-accelerator bench-accuracy test-scale test-faults test-memory test-verdicts test-compiled test-slurm venv clean distclean
+.PHONY: run test check bench bench-accelerator bench-accuracy test-scale test-faults test-memory test-verdicts test-compiled test-forgeries test-slurm venv clean distclean
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
@@ -86,6 +87,9 @@ test-verdicts: $(STAMP)
 
 test-compiled: $(STAMP)
 	$(BIN)/python -m pytest -m machine_code
+
+test-forgeries: $(STAMP)
+	$(BIN)/python -m pytest -m forgeries tests/workflow
 
 test-slurm: $(STAMP)
 	tests/slurm/cluster.sh run $(BIN)/python -m pytest -m slurm tests/slurm

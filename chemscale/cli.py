@@ -137,9 +137,10 @@ def audit(
 ) -> None:
     """Whether every number of a study follows from its raw records; needs the folder alone."""
     from chemscale.audit.run import audit_command
+    from chemscale.reporting.figures import draw
     from chemscale.reporting.page import render
 
-    code, result = audit_command(folder, render, deep=deep)
+    code, result = audit_command(folder, render, draw, deep=deep)
     _show(result, as_json, _audit_text)
     raise typer.Exit(code)
 
@@ -147,10 +148,10 @@ def audit(
 def _audit_text(result: dict[str, Any]) -> str:
     lines = []
     for check in result["checks"]:
-        lines.append(f"{check['verdict']:7} {check['name']}: {check['proves']}")
+        lines.append(f"{check['verdict']:11} {check['name']}: {check['proves']}")
         evidence = check["evidence"]
         if check["verdict"] != "ok":
-            lines += [f"        {line}" for line in (evidence if isinstance(evidence, list) else [str(evidence)])]
+            lines += [f"            {line}" for line in (evidence if isinstance(evidence, list) else [str(evidence)])]
     return "\n".join([*lines, f"audit: {result['verdict']}"])
 
 

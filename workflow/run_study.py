@@ -31,6 +31,7 @@ from chemscale.planning.due import judge, untrained
 from chemscale.planning.jobs import jobs_of
 from chemscale.planning.retrain import VARIABLE, confirm, retraining
 from chemscale.provenance import machine, versions
+from chemscale.reporting.figures import draw
 from chemscale.reporting.page import render
 from chemscale.reporting.summary import summary
 from chemscale.study import Study, load_study
@@ -86,7 +87,7 @@ def run(study: Study, configfile: str, cores: int) -> int:
     if fresh:
         record(study, cores, wall, peak[0])
     # made anew: the workflow's own audit does not see what was changed since, where nothing had to be run again
-    _, verdict = audit_command(study.root, render)
+    _, verdict = audit_command(study.root, render, draw)
     print(f"\n{summary(study.root, verdict)}")
     return 0 if verdict["verdict"] == "ok" else 1
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from chemscale.audit.findings import Findings
 from chemscale.data.manifest import AMOUNTS
@@ -26,9 +25,10 @@ from chemscale.data.subsets import (
     time_splits,
 )
 from chemscale.data.tokenizer import Tokenizer
+from chemscale.errors import RecordError
 from chemscale.families import LANGUAGE
 from chemscale.grid import Cell
-from chemscale.io import canonical_json, digest, read_json, read_parquet
+from chemscale.io import canonical_json, digest, open_parquet, read_json, read_parquet
 from chemscale.records import read_metrics
 from chemscale.study import data_settings, wants_scaffolds
 
@@ -91,7 +91,7 @@ def _check_passport(
     passport = read_json(root / where)
     rows = root / "data" / name / "rows.parquet"
     scaffolds = passport.get("scaffolds")
-    with pq.ParquetFile(rows) as file:
+    with open_parquet(rows) as file:
         findings.equal(f"{where}: has scaffolds", scaffolds is not None, wanted_scaffolds)
         findings.equal(
             f"data/{name}/rows.parquet: has scaffolds", "scaffold" in file.schema_arrow.names, wanted_scaffolds
@@ -166,7 +166,7 @@ def _check_listings(
 ) -> None:
     """The columns of the rows are, shard by shard, those that were listed when they were made."""
     findings.equal(f"{where}/rows.parquet: listings of {', '.join(columns_listed)}", len(listings), len(shards))
-    with pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         columns = [name for name in columns_listed if name in file.schema_arrow.names]
         waiting = pa.table({name: pa.array([], file.schema_arrow.field(name).type) for name in columns})
         batches = file.iter_batches(columns=columns, batch_size=100_000)
@@ -179,6 +179,9 @@ def _check_listings(
             findings.equal(told, found, listing)
 
 
+_MOST_FRAMES = 10_000_000
+
+
 class _Times:
     """The rule of trajectories: every frame is in the split of its place in time, and once."""
 
@@ -187,6 +190,9 @@ class _Times:
         durations = manifest["source"].get("durations")
         if durations is None:
             durations = dict.fromkeys(settings["molecules"], settings["frames_per_molecule"])
+        if sum(durations.values()) > _MOST_FRAMES:
+            found, do = f"{sum(durations.values()):,} frames of trajectories", "audit a study of fewer"
+            raise RecordError("check splits by time", found, do)
         self._expected = {molecule: time_splits(settings, frames) for molecule, frames in durations.items()}
         # the digest of a group tells the molecule and the block
         self._blocks = {

@@ -1,4 +1,8 @@
-"""What a check compares and where it found a difference; a check that compared nothing has failed."""
+"""What a check compares and where it found a difference; a check that compared nothing has failed.
+
+A difference fails the audit. A note is shown beside the verdict. What could not be checked here, because it takes
+another version of a package, makes the verdict "not checked", which fails nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from chemscale.errors import shown
+
 # Refitting on another machine may differ in the last digits of a sum; raw records and tables must be equal.
 RELATIVE_TOLERANCE = 1e-9
 _SHOWN = 10
+_LONGEST = 500  # characters of a piece of evidence
 
 
 @dataclass
@@ -24,6 +31,7 @@ class Findings:
     compared: int = 0
     differences: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
 
     def equal(self, where: str, found: Any, expected: Any) -> None:
         """Compare two values; a difference is named by `where`."""
@@ -40,8 +48,15 @@ class Findings:
     def within(self, where: str, found: Any, low: float, high: float) -> None:
         """Compare a number with the range that it must lie in."""
         self.compared += 1
-        if not (isinstance(found, int | float) and low <= found <= high):
+        number = isinstance(found, int | float) and not isinstance(found, bool)
+        if not (number and low <= found <= high):
             self.differ(f"{where}: {_short(found)}, from {low} to {high} follows from the records")
+
+    def holds(self, where: str, condition: bool, found: str) -> None:
+        """Check a condition; `found` says what is there where it does not hold."""
+        self.compared += 1
+        if not condition:
+            self.differ(f"{where}: {found}")
 
     def differ(self, difference: str) -> None:
         """Note a difference."""
@@ -79,17 +94,21 @@ class Findings:
                 compare(f"{where}: row {label}, column {column}", ours, theirs)
 
     def record(self) -> dict[str, Any]:
-        """The check as JSON: name, proves, verdict, compared, evidence."""
-        if not self.differences and not self.compared:
+        """The check as JSON: name, proves, verdict (ok, failed or not checked), compared, evidence.
+
+        Names and values come from a stranger's files: each piece of evidence is one printable line.
+        """
+        if not self.differences and not self.unchecked and not self.compared:
             self.differences.append("nothing was there to compare")
         hidden = len(self.differences) - _SHOWN
-        evidence = [difference[:500] for difference in self.differences[:_SHOWN]]
+        evidence = self.differences[:_SHOWN] + ([f"and {hidden} more"] if hidden > 0 else [])
+        verdict = "failed" if self.differences else "not checked" if self.unchecked else "ok"
         return {
             "name": self.name,
             "proves": self.proves,
-            "verdict": "failed" if self.differences else "ok",
+            "verdict": verdict,
             "compared": self.compared,
-            "evidence": evidence + ([f"and {hidden} more"] if hidden > 0 else []) + self.notes,
+            "evidence": [shown(line, _LONGEST) for line in evidence + self.unchecked + self.notes],
         }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from html.parser import HTMLParser
 from itertools import zip_longest
 from pathlib import Path
@@ -12,6 +11,7 @@ import pandas as pd
 
 from chemscale import __version__
 from chemscale.audit.findings import Findings
+from chemscale.audit.pictures import read_page, without_drawings
 from chemscale.data.passport import passport_rows
 from chemscale.errors import RecordError
 from chemscale.gathering import tables
@@ -141,10 +141,10 @@ class _Numbers(HTMLParser):
 def check_page(root: Path, study: dict[str, Any], findings: Findings) -> None:
     """Every number on the page is the table's, and the numbers that a report owes are there.
 
-    Numbers inside figures are not checked against the tables; `check_text` compares the page's figures with the files.
+    Numbers inside figures are left to `pictures.check_pictures`.
     """
     parser = _Numbers()
-    parser.feed((root / "report" / "index.html").read_text(encoding="utf-8"))
+    parser.feed(without_drawings(read_page(root)))
     parser.close()
     for broken in parser.broken:
         findings.differ(f"report/index.html: {broken}")
@@ -161,10 +161,12 @@ def check_page(root: Path, study: dict[str, Any], findings: Findings) -> None:
         findings.differ(f"report/index.html: {', '.join(place)} is not on the page")
 
 
-def check_text(root: Path, render: Callable[[Path], str], findings: Findings) -> None:
-    """The page is the one that this version of chemscale makes of the folder, character by character."""
-    found = (root / "report" / "index.html").read_text(encoding="utf-8")
-    expected = render(root)
+def check_text(root: Path, page: str, findings: Findings) -> None:
+    """The page is `page`, the one that this version of chemscale makes of the folder, character by character.
+
+    Drawings are left to `pictures.check_pictures`.
+    """
+    found, expected = without_drawings(read_page(root)), without_drawings(page)
     findings.compared += 1
     if found == expected:
         return

@@ -36,7 +36,7 @@ from chemscale.data.subsets import (
 )
 from chemscale.data.tokenizer import Tokenizer
 from chemscale.families import LANGUAGE
-from chemscale.io import atomic_path, write_json
+from chemscale.io import atomic_path, open_parquet, write_json
 
 PASSPORT_VERSION = 2
 # molecules whose relatives are looked for, about: a third of a millisecond each
@@ -146,7 +146,7 @@ def _write_rows(path: Path, folder: Path, share: float | None, scaffolds: bool) 
 
 def row_batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """Columns of a `rows.parquet`, part by part."""
-    with pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         yield from file.iter_batches(columns=columns, batch_size=100_000)
 
 
@@ -168,7 +168,7 @@ def measure_lengths(rows: Path) -> dict[str, list[list[int]]]:
 
 def group_counts(rows: Path, column: str = "group") -> GroupCounts:
     """How many distinct groups (or other digests) each split has and each pair shares, by `rows.parquet`."""
-    with pq.ParquetFile(rows) as file:
+    with open_parquet(rows) as file:
         total = file.metadata.num_rows
 
     def parts() -> Iterator[tuple[Any, Any]]:
@@ -184,7 +184,7 @@ def measure_overlaps(rows: Path) -> list[dict[str, Any]]:
 
     `scaffolds` is null where none were asked for. Digests are told apart by their first 64 bits.
     """
-    with pq.ParquetFile(rows) as file:
+    with open_parquet(rows) as file:
         known = file.schema_arrow.names
     by_row, by_group = group_counts(rows, "row"), group_counts(rows)
     by_scaffold = group_counts(rows, "scaffold") if "scaffold" in known else None

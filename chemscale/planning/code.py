@@ -135,7 +135,12 @@ STAGES: dict[str, tuple[str, ...]] = {
     "report": ("evaluations", "records", "reporting", "units", *_PASSPORT),
     "audit": (
         "audit",
+        "catalogue",
         "cost",
+        "data/constitution",
+        "data/pool",
+        "data/prepare_scaffolds",
+        "evaluation/descriptors",
         "evaluation/measures",
         "evaluation/resampling",
         "evaluation/stability",
@@ -146,6 +151,8 @@ STAGES: dict[str, tuple[str, ...]] = {
         "planning/plan",
         "records",
         "scaling",
+        "training/sampler",
+        "training/schedule",
         "units",
     ),
 }

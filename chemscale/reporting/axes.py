@@ -5,20 +5,24 @@ Colours are a fixed set, so that the page can exchange them for its dark theme (
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
+import numpy as np
+from matplotlib import ft2font
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
-
-from chemscale.io import atomic_path, write_text
 
 PAPER, INK, FAINT, GRID = "#ffffff", "#1c2024", "#5b636b", "#d9dde1"
 # told apart with the common kinds of colour blindness, and at least 3 : 1 against white; markers differ as well
@@ -81,13 +85,28 @@ def marker(index: int) -> str:
     return MARKERS[index % len(MARKERS)]
 
 
-def save(folder: Path, name: str, draw: Callable[[Axes], None]) -> None:
-    """Draw on new axes, with a legend below, and write `NAME.svg` and `NAME.png`; the same data give the same bytes.
+def drawing_versions() -> dict[str, str]:
+    """The versions that decide a figure's bytes: drawing library, fonts and kind of processor."""
+    fonts = hashlib.sha256()
+    for weight in ("normal", "bold"):
+        properties = FontProperties(family=_SETTINGS["font.family"], weight=weight)
+        fonts.update(Path(findfont(properties)).read_bytes())
+    return {
+        "matplotlib": matplotlib.__version__,
+        "freetype": ft2font.__freetype_version__,
+        "pillow": version("pillow"),
+        "numpy": np.__version__,
+        "fonts": fonts.hexdigest()[:16],
+        "processor": platform.machine(),
+    }
+
+
+def drawn(draw: Callable[[Axes], None], form: Literal["svg", "png"]) -> bytes:
+    """A figure as the bytes of its file, with a legend below the axes; the same data give the same bytes.
 
     Args:
-        folder: where the files go.
-        name: the files' name, without ending.
         draw: fills the axes, labels included.
+        form: of the file.
     """
     with style():
         figure = Figure(figsize=SIZE, layout="constrained")
@@ -104,13 +123,13 @@ def save(folder: Path, name: str, draw: Callable[[Axes], None]) -> None:
             # a long legend takes no room from the axes
             rows = math.ceil(len(handles) / columns)
             figure.set_figheight(SIZE[1] + 0.18 * max(0, rows - 3))
-        buffer = io.StringIO()
+        buffer = io.BytesIO()
+        if form == "png":
+            figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
+            return buffer.getvalue()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
         # text is left to the reader's fonts; without a generic family, one who lacks the first is given a serif
-        text = buffer.getvalue().replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
-        write_text(folder / f"{name}.svg", text)
-        with atomic_path(folder / f"{name}.png") as temporary:
-            figure.savefig(temporary, format="png", dpi=160, metadata={"Software": None})
+        return buffer.getvalue().replace(b"'DejaVu Sans'", b"'DejaVu Sans', Verdana, sans-serif")
 
 
 def log_ticks(low: float, high: float, most: int) -> list[float]:
@@ -158,6 +177,9 @@ def log_axis(axis: Axis, label: str, form: Callable[[float, float], str] = plain
     axes = axis.axes
     limits = axes.dataLim.intervalx if axis is axes.xaxis else axes.dataLim.intervaly
     low, high = float(limits[0]), float(limits[1])
+    if low <= 0:
+        # a distance may be 0, which has no place here: it is left out below the least of the others
+        low = float(axes.dataLim.minposx if axis is axes.xaxis else axes.dataLim.minposy)
     margin = max((high / low) ** 0.06, 1.03)
     low, high = low / margin, high * margin
     if axis is axes.xaxis:

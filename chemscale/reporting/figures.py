@@ -10,14 +10,25 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 
 from chemscale.families import POTENTIALS
-from chemscale.io import read_json
+from chemscale.io import atomic_path, read_json, write_json
 from chemscale.reporting import evaluations
-from chemscale.reporting.axes import INK, PAPER, amount, colour, log_axis, marker, plain, power_of_ten, save
+from chemscale.reporting.axes import (
+    INK,
+    PAPER,
+    amount,
+    colour,
+    drawing_versions,
+    drawn,
+    log_axis,
+    marker,
+    plain,
+    power_of_ten,
+)
 from chemscale.reporting.results import (
     DATA_EFFECT,
     Contrast,
@@ -55,12 +66,20 @@ class Plot:
 
 
 def draw_all(root: Path) -> None:
-    """Write every figure of the study in `root` as `figures/NAME.svg` and `figures/NAME.png`."""
+    """Write every figure of the study in `root` as `figures/NAME.svg` and `figures/NAME.png`, and what drew them."""
     root = Path(root)
     folder = root / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    for plot in plots(load_results(root)):
-        save(folder, plot.name, plot.draw)
+    forms: tuple[Literal["svg", "png"], ...] = ("svg", "png")
+    for form in forms:
+        for name, content in draw(root, form).items():
+            with atomic_path(folder / f"{name}.{form}") as temporary:
+                temporary.write_bytes(content)
+    write_json(folder / "versions.json", drawing_versions())
+
+
+def draw(root: Path, form: Literal["svg", "png"]) -> dict[str, bytes]:
+    """Every figure of the study in `root`, drawn from its tables: the bytes of each file by name."""
+    return {plot.name: drawn(plot.draw, form) for plot in plots(load_results(root))}
 
 
 def plots(results: Results) -> list[Plot]:

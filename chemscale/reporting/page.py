@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from markupsafe import Markup
 
 from chemscale.evaluations import EVALUATIONS
 from chemscale.families import FAMILIES
-from chemscale.io import read_json, write_text
+from chemscale.io import canonical_json, read_json, write_text
 from chemscale.reporting import evaluations, markup
-from chemscale.reporting.figures import Plot, plots
+from chemscale.reporting.axes import drawing_versions
+from chemscale.reporting.figures import Plot, draw, plots
 from chemscale.reporting.results import (
     DATA_EFFECT,
     LOG_LOSSES,
@@ -85,13 +87,19 @@ class Answer:
 
 
 def write_page(root: Path) -> None:
-    """Write `report/index.html` of the study in `root`, which has tables, figures and `audit/records.json`."""
+    """Write `report/index.html` of the study in `root`, which has tables and `audit/records.json`."""
     root = Path(root)
     write_text(root / "report" / "index.html", render(root))
 
 
-def render(root: Path) -> str:
-    """The page of the study in `root`; the same folder gives the same text."""
+def render(root: Path, drawings: Mapping[str, bytes] | None = None) -> str:
+    """The page of the study in `root`; the same folder gives the same text.
+
+    Args:
+        root: the study's folder. Its figures are drawn from the tables: no file of a picture is read.
+        drawings: the SVG of every figure, where they are drawn already (`figures.draw`).
+    """
+    drawings = draw(root, "svg") if drawings is None else drawings
     results = load_results(root)
     folder = Path(__file__).parent
     # templates are escaped throughout: names come from configs that others wrote
@@ -125,7 +133,8 @@ def render(root: Path) -> str:
         answers={family.name: answers(family) for family in results.families},
         findings=findings(results),
         readings={family.name: reading(family) for family in results.families},
-        figures={plot.name: figure(root, plot) for plot in shown},
+        figures={plot.name: figure(plot, drawings[plot.name]) for plot in shown},
+        drawn_by=canonical_json(drawing_versions()),
         plots=shown,
         effects={
             kind: [row for family in results.families for row in family.effects if row["kind"] == kind]
@@ -153,7 +162,8 @@ def render(root: Path) -> str:
         probe_readings={family.name: evaluations.readings(family) for family in results.families},
         evaluation_words=evaluations,
         fit_settings=results.study["config"]["fits"],
-        folder=f"{results.study['config']['results_dir']}/{results.name}",
+        # readers paste it into a shell
+        folder=shlex.quote(f"{results.study['config']['results_dir']}/{results.name}"),
     )
 
 
@@ -317,10 +327,9 @@ def reading(family: FamilyResults) -> list[str]:
     return sentences
 
 
-def figure(root: Path, plot: Plot) -> Markup:
-    """A figure with its caption."""
-    path = root / "figures" / f"{plot.name}.svg"
-    svg = markup.inline_svg(path.read_text(encoding="utf-8"), plot.name, f"{plot.title}. {plot.caption}")
+def figure(plot: Plot, drawing: bytes) -> Markup:
+    """A figure, by the bytes of its SVG, with its caption."""
+    svg = markup.inline_svg(drawing.decode(), plot.name, f"{plot.title}. {plot.caption}")
     return Markup("<figure>{}<figcaption><strong>{}</strong>{}</figcaption></figure>").format(
         svg, plot.title, plot.caption
     )

@@ -37,7 +37,7 @@ def summary(root: Path, audit: dict[str, Any]) -> str:
     refused = sum(not usable(fit) for fit in fits)
     if refused:
         lines.append(f"  {refused} of {len(fits)} fits refused; the report says why")
-    failed = [check["name"] for check in audit["checks"] if check["verdict"] != "ok"]
+    failed = [check["name"] for check in audit["checks"] if check["verdict"] == "failed"]
     verdict = "ok" if audit["verdict"] == "ok" else f"failed ({', '.join(failed) or 'no check is named'})"
     if audit["verdict"] != "ok":
         lines.append(f"  what differs: .venv/bin/chemscale audit {shlex.quote(str(root))}")

@@ -10,10 +10,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from chemscale.audit import run
+from chemscale.audit.files import check_files
+from chemscale.audit.findings import Findings
 from chemscale.audit.run import audit_command, seal
-from chemscale.errors import InputError
+from chemscale.audit.tables import check_page, check_text
+from chemscale.audit.verdicts import check_stored
+from chemscale.errors import ChemscaleError, InputError
 from chemscale.grid import Cell
 from chemscale.io import digest, read_json, read_parquet, write_json, write_parquet
+from chemscale.reporting import figures
 from chemscale.reporting.page import render
 
 CELL = "cells/painn/w8/n8/seed0"
@@ -32,10 +38,23 @@ def study(sealed, tmp_path):
     return Path(shutil.copytree(sealed, tmp_path / "study"))
 
 
-def failures(root):
+@pytest.fixture(scope="module")
+def draw(sealed):
+    """The figures of the honest study, drawn once: no change here is one of figures."""
+    drawings = {form: figures.draw(sealed, form) for form in ("svg", "png")}
+    return lambda root, form: drawings[form]
+
+
+@pytest.fixture(scope="module")
+def records(sealed):
+    """The audit of the honest study's records."""
+    return run.audit(sealed)
+
+
+def failures(root, draw):
     """The failed checks and their evidence; the exit code must agree."""
-    code, result = audit_command(root, render)
-    failed = {check["name"]: " ".join(check["evidence"]) for check in result["checks"] if check["verdict"] != "ok"}
+    code, result = audit_command(root, render, draw)
+    failed = {check["name"]: " ".join(check["evidence"]) for check in result["checks"] if check["verdict"] == "failed"}
     assert code == (1 if failed else 0)
     assert result["verdict"] == ("failed" if failed else "ok")
     return failed
@@ -55,13 +74,14 @@ def edit_column(path, column, change):
     write_parquet(path, table.set_column(index, table.schema.field(index), values))
 
 
-def test_a_copy_elsewhere_passes_and_every_check_compared_something(sealed):
-    assert failures(sealed) == {}
-    _, result = audit_command(sealed, render)
+def test_a_copy_elsewhere_passes_and_every_check_compared_something(sealed, draw):
+    code, result = audit_command(sealed, render, draw)
+    assert code == 0
+    assert {check["verdict"] for check in result["checks"]} == {"ok"}
     assert all(check["compared"] > 0 for check in result["checks"])
 
 
-def test_one_byte_of_any_kind_of_file_is_seen(sealed, tmp_path):
+def test_one_byte_of_any_kind_of_file_is_seen(sealed):
     kinds = {}
     for path in sorted(sealed.rglob("*")):
         relative = path.relative_to(sealed)
@@ -69,18 +89,21 @@ def test_one_byte_of_any_kind_of_file_is_seen(sealed, tmp_path):
             kinds.setdefault((relative.parts[0], path.suffix, path.stem[:5]), path)
     kinds = {kind: path for kind, path in kinds.items() if path.name not in ("SHA256SUMS", "audit.json")}
     assert len(kinds) > 15
+    study = read_json(sealed / "config.json")
     for path in kinds.values():
         before = path.read_bytes()
         middle = len(before) // 2
         path.write_bytes(before[:middle] + bytes([before[middle] ^ 1]) + before[middle + 1 :])
         try:
-            assert path.relative_to(sealed).as_posix() in failures(sealed)["files"]
+            findings = Findings("files", "something")
+            check_files(sealed, study, findings)
+            assert [f"{path.relative_to(sealed).as_posix()}: changed since it was sealed"] == findings.differences
         finally:
             path.write_bytes(before)
 
 
 @pytest.mark.parametrize("kind", ["missing", "unknown", "link", "unreadable record"])
-def test_files_that_are_not_as_sealed(study, kind):
+def test_files_that_are_not_as_sealed(study, draw, kind):
     target = study / CELL / "metrics.json"
     if kind == "missing":
         target.unlink()
@@ -92,9 +115,11 @@ def test_files_that_are_not_as_sealed(study, kind):
         target.symlink_to(study / "logs" / "elsewhere.json")
     else:
         target.write_bytes(b"\xff\x00")
-    found = failures(study)
-    assert target.relative_to(study).as_posix() in found["files"]
+    found = failures(study, draw)
+    # behind a link may lie anything: nothing is read then
+    assert target.relative_to(study).as_posix() in found["folder" if kind == "link" else "files"]
     assert (kind in ("missing", "unreadable record")) == ("records" in found)
+    assert (kind == "link") == (list(found) == ["folder"])
 
 
 def _better_loss(study):
@@ -279,13 +304,6 @@ def _digit_beside_a_number(study):
     )
 
 
-def _figure_on_the_page(study):
-    page = study / "report" / "index.html"
-    text = page.read_text()
-    path = re.search(r'<path d="M ([\d.]+) ', text)
-    page.write_text(text[: path.start(1)] + "1.5" + text[path.end(1) :])
-
-
 def _data_version(study):
     edit_column(study / "tables" / "data.parquet", "version", lambda versions: ["another", *versions[1:]])
 
@@ -429,18 +447,17 @@ def _row_of_an_evaluation(study):
         (_not_nested, "subsets", "cells/chemgpt/w16/n25/seed0"),
         (_moved_to_the_group_of_another, "subsets", "clusters and counts"),
         (_frame_out_of_the_gap, "data", "its time says gap"),
-        (_few_steps, "records", "steps of the protocol"),
+        (_few_steps, "curves", "metrics.jsonl: steps: 30, 40"),
         (_code_of_another, "records", "code_digest"),
         (_a_loss_among_the_test_metrics, "gathered", "test_metrics.loss"),
         (_unmarked_number, "text", "0.999"),
         (_digit_beside_a_number, "text", "lines differ"),
-        (_figure_on_the_page, "text", "lines differ"),
         (_data_version, "data table", "column version"),
         (_dropped_cell, "records", CELL),
         (_dropped_cell, "grid", CELL),
         (_dropped_cell_and_config, "grid", f"{CELL} is missing"),
         (_duplicated_cell, "gathered", "rows"),
-        (_shorter_curve, "records", CELL),
+        (_shorter_curve, "curves", CELL),
         (_verdict, "verdict", "records.json"),
         (_rejects, "data", "rows_in"),
         (_another_scaffold, "data", "row, scaffold of shards/shard-00000.parquet"),
@@ -459,31 +476,48 @@ def _row_of_an_evaluation(study):
         (_row_of_an_evaluation, "gathered", "column high"),
     ],
 )
-def test_a_change_with_all_digests_made_anew_is_still_seen(study, change, check, named):
+def test_a_change_with_all_digests_made_anew_is_still_seen(study, draw, records, change, check, named):
     change(study)
+    findings = Findings(check, "something")
+    try:
+        if check == "page":
+            check_page(study, {}, findings)
+        elif check == "text":
+            check_text(study, render(study, draw(study, "svg")), findings)
+        elif check == "verdict":
+            check_stored(study, "audit/records.json", records, findings)
+        else:
+            run.RECORDS[check][1](study, read_json(study / "config.json"), findings)
+    except ChemscaleError as error:
+        findings.differ(str(error))
+    assert named in " ".join(findings.record()["evidence"])
+
+
+def test_a_change_with_all_digests_made_anew_fails_the_audit(study, draw):
+    _better_loss_everywhere(study)
     seal(study)
-    found = failures(study)
+    found = failures(study, draw)
     assert "files" not in found
-    assert named in found[check]
+    assert CELL in found["records"]
 
 
 def test_sums_are_those_of_sha256sum(sealed):
     assert os.system(f"cd {sealed} && sha256sum --quiet -c audit/SHA256SUMS") == 0
 
 
-def test_folder_that_is_no_finished_study(tmp_path, study):
+def test_folder_that_is_no_finished_study(tmp_path, study, draw):
     with pytest.raises(InputError, match="no finished study"):
-        audit_command(tmp_path / "nowhere", render)
+        audit_command(tmp_path / "nowhere", render, draw)
     (tmp_path / "begun").mkdir()
     shutil.copy(study / "config.json", tmp_path / "begun" / "config.json")
     with pytest.raises(InputError, match="no finished study"):
-        audit_command(tmp_path / "begun", render)
+        audit_command(tmp_path / "begun", render, draw)
     # a finished study whose seal is lost is one that fails
     (study / "audit" / "SHA256SUMS").unlink()
-    assert "files" in failures(study)
+    assert "files" in failures(study, draw)
 
 
-def test_result_is_json(sealed):
-    code, result = audit_command(sealed, render)
+def test_result_is_json(sealed, draw):
+    code, result = audit_command(sealed, render, draw)
     assert code == 0
     assert json.loads(json.dumps(result, allow_nan=False))["verdict"] == "ok"

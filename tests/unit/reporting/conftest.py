@@ -323,7 +323,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def study() -> Callable[..., Path]:
-    """Builds a study like the planted one with figures, after changes to its config and to the resolved study."""
+    """Builds a study like the planted one, without figures, after changes to its config and to the resolved study."""
 
     def make(
         folder: Path,
@@ -334,7 +334,6 @@ def study() -> Callable[..., Path]:
         if change_resolved:
             change_resolved(values)
         build(folder / "results", values)
-        draw_all(folder / "results")
         return folder / "results"
 
     return make

@@ -4,14 +4,15 @@ import math
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from chemscale.io import read_parquet
-from chemscale.reporting.axes import amount, log_ticks, power_of_ten, save
+from chemscale.io import read_json, read_parquet
+from chemscale.reporting.axes import amount, drawing_versions, drawn, log_axis, log_ticks, power_of_ten
 from chemscale.reporting.figures import plots
 from chemscale.reporting.results import load_results
 
@@ -30,7 +31,8 @@ def test_every_family_has_its_figures(planted: Path) -> None:
     assert "schnet_control" not in names
     assert {path.name for path in (planted / "figures").iterdir()} == {
         f"{name}.{kind}" for name in names for kind in ("svg", "png")
-    }
+    } | {"versions.json"}
+    assert read_json(planted / "figures" / "versions.json") == drawing_versions()
 
 
 def test_axes_name_their_units(planted: Path) -> None:
@@ -98,22 +100,19 @@ def test_ratios_of_losses_are_drawn_where_they_are(planted: Path) -> None:
         assert f"{row['role']}, {kind}, {100 * row['level']:.4g} %" in found
 
 
-def test_a_figure_has_the_same_bytes_every_time(planted: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["svg", "png"])
+def test_a_figure_has_the_same_bytes_every_time(planted: Path, kind: Literal["svg", "png"]) -> None:
     plot = plots(load_results(planted))[1]
-    save(tmp_path, plot.name, plot.draw)
-    for kind in ("svg", "png"):
-        again = (tmp_path / f"{plot.name}.{kind}").read_bytes()
-        assert again == (planted / "figures" / f"{plot.name}.{kind}").read_bytes()
+    assert drawn(plot.draw, kind) == (planted / "figures" / f"{plot.name}.{kind}").read_bytes()
 
 
 @pytest.mark.parametrize(("label", "columns"), [("short", 4), ("a name of some length", 2), ("x" * 60, 1)])
-def test_a_legend_has_the_columns_that_it_has_room_for(tmp_path: Path, label: str, columns: int) -> None:
+def test_a_legend_has_the_columns_that_it_has_room_for(label: str, columns: int) -> None:
     def draw(axes: Axes) -> None:
         for index in range(8):
             axes.plot([1, 2], [index, index], label=f"{label}{index}")
 
-    save(tmp_path, "a", draw)
-    found = re.findall(rf' x="([\d.]+)"[^>]*>{label}', (tmp_path / "a.svg").read_text())
+    found = re.findall(rf' x="([\d.]+)"[^>]*>{label}', drawn(draw, "svg").decode())
     assert len(found) == 8
     assert len(set(found)) == columns
 
@@ -126,6 +125,15 @@ def test_log_axes_have_readable_ticks(low: float, high: float) -> None:
     assert 3 <= len(ticks) <= 7
     assert all(low <= tick <= high for tick in ticks)
     assert ticks == sorted(set(ticks))
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.5, 2.0], [0.0, 3.0]])
+def test_a_log_axis_leaves_out_what_is_0(values: list[float]) -> None:
+    axes = Figure().add_subplot()
+    axes.plot([1.0] * len(values), values, marker="o", linestyle="none")
+    log_axis(axes.yaxis, "distance")
+    low, high = axes.get_ylim()
+    assert 0 < low < values[1] <= values[-1] < high
 
 
 def test_short_numbers() -> None:
