@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import shlex
 import shutil
 import tempfile
 import time
@@ -190,7 +191,10 @@ def _build(
             "build machine code", "no C++ compiler", "install g++, or ask for none (compile: never, compiled=False)"
         )
     # what inductor finds out about the compiler, it looks for once in its cache; read when it is imported
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((path.parent / "cache").resolve()))
+    cache = str((path.parent / "cache").resolve())
+    if cache == shlex.quote(cache):
+        # it writes this path into the compiler's commands as it is: one with a blank stays with its own place in /tmp
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", cache)
     import torch._inductor
     from torch.export import Dim, export
     from torch.fx.experimental.proxy_tensor import make_fx
