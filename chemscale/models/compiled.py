@@ -17,7 +17,8 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,24 @@ def _machine(place: torch.device) -> dict[str, str]:
     return {"torch": torch.__version__, "device": place.type, "kind": kind}
 
 
+@contextmanager
+def _plain_libraries(scratch: Path) -> Iterator[None]:
+    """Name the folder of torch's libraries by a link in `scratch` where its name has a blank or a quote.
+
+    Inductor (2.13) writes it into the linker's command as it is.
+    """
+    from torch.utils import cpp_extension
+
+    folder = cpp_extension.TORCH_LIB_PATH
+    if folder != shlex.quote(folder):
+        (scratch / "lib").symlink_to(folder)
+        cpp_extension.TORCH_LIB_PATH = str(scratch / "lib")
+    try:
+        yield
+    finally:
+        cpp_extension.TORCH_LIB_PATH = folder
+
+
 def _build(
     function: Callable[..., tuple[Tensor, ...]],
     inputs: Sequence[Tensor],
@@ -200,7 +219,7 @@ def _build(
     from torch.fx.experimental.proxy_tensor import make_fx
 
     dims = {name: Dim(name, min=2, max=_LARGEST) for held in sizes for name in held.values()}
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, _plain_libraries(Path(scratch)):
         traced = make_fx(function, tracing_mode="symbolic")(*inputs)
         exported = export(
             traced,
