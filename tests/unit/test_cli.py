@@ -50,7 +50,9 @@ def test_status_of_an_untouched_study(chemscale):
     done = chemscale("status", "--config", ROOT / "tests" / "smoke.yaml", "--json")
     assert done.returncode == 0
     status = json.loads(done.stdout)
-    assert status["counts"] == {"done": 0, "running": 0, "failed": 0, "waiting": 24}
+    assert status["counts"] == {"done": 0, "running": 0, "failed": 0, "stale": 0, "waiting": 24}
+    assert status["next"]["jobs"]["train"] == len(status["next"]["cells"]) == 24
+    assert status["retraining"] is None
     assert status["rerun"] is None
 
 
@@ -71,18 +73,19 @@ def test_a_terminal_without_the_letters_of_a_name_shows_escapes(chemscale, tmp_p
     assert r"b\xfccher/smoke" in done.stdout
 
 
-def test_status_counts_evaluations(chemscale, tmp_path):
+def test_an_evaluation_that_cannot_be_read_is_due(chemscale, tmp_path):
     shutil.copy(ROOT / "tests" / "smoke.yaml", tmp_path / "study.yaml")
-    before = json.loads(chemscale("status", "--config", "study.yaml", "--json").stdout)["evaluations"]
-    assert before["done"] == 0
-    assert before["waiting"] > 0
+    before = json.loads(chemscale("status", "--config", "study.yaml", "--json").stdout)
+    assert before["evaluations"] == {"done": 0, "running": 0, "failed": 0, "stale": 0, "waiting": 4}
     path = next(iter(load_study(ROOT / "tests" / "smoke.yaml").evaluated))
     folder = tmp_path / "results" / "smoke" / path
     folder.mkdir(parents=True)
     (folder / "evaluation.json").write_text("{}")
-    after = json.loads(chemscale("status", "--config", "study.yaml", "--json").stdout)["evaluations"]
-    assert after == {"done": 1, "waiting": before["waiting"] - 1}
-    assert f"evaluations: 1 done, {after['waiting']} waiting" in chemscale("status", "--config", "study.yaml").stdout
+    after = json.loads(chemscale("status", "--config", "study.yaml", "--json").stdout)
+    assert after["evaluations"] == {"done": 0, "running": 0, "failed": 0, "stale": 1, "waiting": 3}
+    assert after["next"] == before["next"]
+    printed = chemscale("status", "--config", "study.yaml").stdout
+    assert "evaluations: 0 done, 0 running, 0 failed, 1 stale, 3 waiting" in printed
 
 
 def test_fit_of_a_table(chemscale, tmp_path):
