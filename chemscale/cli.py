@@ -27,11 +27,18 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and n
 @app.command()
 def plan(config: _Config = Path("config.yaml"), as_json: _Json = False) -> None:
     """What every cell of a study will take, before anything runs."""
+    from chemscale.planning.due import judge
+    from chemscale.planning.jobs import jobs_of
     from chemscale.planning.plan import plan_study, render
+    from chemscale.planning.retrain import retraining
     from chemscale.study import load_study
 
-    planned = plan_study(load_study(config))
-    _show(planned, as_json, render)
+    study = load_study(config)
+    planned = plan_study(study)
+    jobs = jobs_of(study)
+    again = retraining(jobs, judge(jobs))
+    planned["retraining"] = str(again) if again.cells else None
+    _show(planned, as_json, lambda plan: "\n".join(filter(None, [render(plan), plan["retraining"]])))
 
 
 @app.command()
@@ -64,7 +71,7 @@ def _status_text(status: dict[str, Any]) -> str:
                 + (f": {shown(entry['reason'])}" if entry["reason"] else "")
             )
     for entry in status["stages"]:
-        if entry["state"] != "waiting" or entry["reason"]:
+        if not entry["follows"] and (entry["state"] != "waiting" or entry["reason"]):
             lines.append(f"{entry['state']:8} {entry['job']}" + (f": {entry['reason']}" if entry["reason"] else ""))
     jobs = ", ".join(f"{count} {rule}" for rule, count in status["next"]["jobs"].items())
     lines.append(f"the next run: {jobs}" if jobs else "the next run: nothing to do")

@@ -78,7 +78,8 @@ def judge(jobs: Jobs, targets: Iterable[Job] | None = None) -> dict[str, Verdict
         for job in order:
             if not verdicts[job.name].changes and any(verdicts[writer.name].changes for _, writer in read[job.name]):
                 changed = [writer.name for _, writer in read[job.name] if verdicts[writer.name].changes]
-                verdicts[job.name] = _after(verdicts[job.name], list(dict.fromkeys(changed)))
+                made = any(exists[path] for path in job.outputs)
+                verdicts[job.name] = _after(verdicts[job.name], list(dict.fromkeys(changed)), made)
                 settled = False
             if verdicts[job.name].due:
                 for path, writer in read[job.name]:
@@ -96,10 +97,12 @@ def untrained(jobs: Jobs, verdicts: Mapping[str, Verdict]) -> list[Cell]:
     return [alone.cells[job.wildcards["cell"]] for job in due if not alone.trained(job)]
 
 
-def _after(verdict: Verdict, writers: list[str]) -> Verdict:
-    """The verdict on a job some of whose inputs are written again."""
+def _after(verdict: Verdict, writers: list[str], made: bool) -> Verdict:
+    """The verdict on a job some of whose inputs are written again; `made`: whether it has outputs."""
     if verdict.due:
         return replace(verdict, changes=True)
+    if not made:
+        return Verdict(WAITING, due=True, changes=True)
     reasons = tuple(f"{name} is due" for name in writers)
     return Verdict(STALE, due=True, reasons=reasons, changes=True, follows=True)
 

@@ -25,7 +25,8 @@ def study_status(study: Study) -> dict[str, Any]:
         counts: {state: number of cells and controls};
         cells: {cell, state, reason, waived} each; a stale cell's reason names what changed;
         evaluations: {state: number}, of cells that are not waived;
-        stages: {job, state, reason} of each job of another rule that is not done;
+        stages: {job, state, reason, follows} of each job of another rule that is not done; `follows`: whether it is due
+            only because a job before it is;
         next: what a run would do: jobs ({rule: number}), cells (the paths of those that it would train or publish);
         retraining: what the next run would train again, in one sentence; null where it is nothing;
         locked: whether Snakemake works in this folder, or was killed there;
@@ -46,7 +47,7 @@ def study_status(study: Study) -> dict[str, Any]:
         elif job.rule == _EVALUATION:
             evaluations[verdict.state] += 1
         if job.rule != _TRAINING and (verdict.due or verdict.state == FAILED):
-            stages.append({"job": job.name, "state": verdict.state, "reason": reason})
+            stages.append({"job": job.name, "state": verdict.state, "reason": reason, "follows": verdict.follows})
         if verdict.state == FAILED and verdict.due:
             failed.append(job.outputs[1] if job.rule == _TRAINING else job.outputs[0])
     for path in study.waived:

@@ -45,6 +45,8 @@ def status(tree: Tree, config: str = "tests/smoke.yaml") -> dict[str, Any]:
     planned = tree.snakemake("all", "-n", config=config)
     output = planned.stdout + planned.stderr
     assert planned.returncode == 0, output
+    assert (printed["retraining"] or "") in planned.stderr
+    assert ("would be trained again" in planned.stderr) == bool(printed["retraining"])
     counts = re.findall(r"^(\w+) +(\d+)$", output.partition("Job stats:")[2].partition("total")[0], re.MULTILINE)
     jobs = {rule: int(count) for rule, count in counts if rule != "all"}
     assert jobs == printed["next"]["jobs"]
@@ -119,6 +121,8 @@ def test_a_changed_rate(study: Tree) -> None:
     assert all("training.learning_rate: 0.005, now 0.006" in reason for reason in stale.values())
     assert "5 of 24 finished cells would be trained again" in printed["retraining"]
     assert "training.learning_rate" in printed["retraining"]
+    plan = study.run("-m", "chemscale.cli", "plan", "--config", "rate.yaml", "--json")
+    assert json.loads(plan.stdout)["retraining"] == printed["retraining"]
 
 
 def test_a_changed_seed_of_the_data(study: Tree) -> None:

@@ -38,6 +38,9 @@ def verdicts():
             if not job.temporary or os.path.exists(job.outputs[0]):
                 workflow.dag.forcefiles.update(job.outputs)
     workflow.dag.forcefiles.update(due_packs(judged) if by_pack else [])
+    again = retraining(JOBS, judged)
+    if workflow.dryrun and again.cells:
+        print(f"chemscale: {again}", file=sys.stderr)
     return judged
 
 
