@@ -105,7 +105,7 @@ def _columns_of(smiles: str, same: bool) -> dict[str, Any]:
     found = {name: values[0] for name, values in describe(molecules).items()}
     if same and found["smiles"] != smiles:
         return {}
-    return {**found, "constitution": content_digest(constitution(smiles).encode()).hex()}
+    return {**found, "constitution": content_digest(constitution(molecules[0]).encode()).hex()}
 
 
 def _equal(found: Any, expected: Any) -> bool:
