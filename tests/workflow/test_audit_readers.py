@@ -35,18 +35,6 @@ atexit.register(tell)
 ESCAPES = "x\naudit: ok\n\x1b[2J\u202e"
 
 
-@pytest.fixture(scope="module")
-def honest(smoke_tree, tmp_path_factory):
-    target = tmp_path_factory.mktemp("honest") / "study"
-    shutil.copytree(smoke_tree.path / "results" / "smoke", target)
-    return target
-
-
-@pytest.fixture
-def study(honest, tmp_path):
-    return Path(shutil.copytree(honest, tmp_path / "study"))
-
-
 def audit(folder, *before, cwd=None, command=COMMAND, **environment):
     """`chemscale audit FOLDER` in a process of its own, after the words of a command that starts it."""
     paths = [str(Path(run.__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]

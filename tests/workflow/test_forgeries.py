@@ -27,18 +27,6 @@ CHECKS = {name: check for name, (_, check) in run.RECORDS.items()} | {"molecules
 
 
 @pytest.fixture(scope="module")
-def honest(smoke_tree, tmp_path_factory):
-    target = tmp_path_factory.mktemp("honest") / "study"
-    shutil.copytree(smoke_tree.path / "results" / "smoke", target)
-    return target
-
-
-@pytest.fixture
-def study(honest, tmp_path):
-    return Path(shutil.copytree(honest, tmp_path / "study"))
-
-
-@pytest.fixture(scope="module")
 def report(honest):
     """Figures and page of the honest study, made once."""
     drawings = {"svg": figures.draw(honest, "svg"), "png": figures.draw(honest, "png")}

@@ -14,7 +14,6 @@ from chemscale.planning.plan import memory_mb
 from chemscale.planning.retrain import confirm, retraining, set_aside
 from chemscale.study import load_study
 
-
 # Snakemake (9.27) writes this path into shell commands as it is: a blank or a quote in it would end every job
 sys.executable = shlex.quote(sys.executable)
 
