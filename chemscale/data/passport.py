@@ -205,7 +205,7 @@ def measure_relatives(rows: Path) -> dict[str, Any] | None:
     None for frames. `rows`: rows that have such a parent and were looked at. `parents`: distinct ones among them, of
     which `straddle` are in more than one of train, validation and test. `digest`: of these rows with their parents.
     """
-    with pq.ParquetFile(rows) as file:
+    with open_parquet(rows) as file:
         if "relative" not in file.schema_arrow.names:
             return None
     counts, told = group_counts(rows, "relative"), RowsDigest()
