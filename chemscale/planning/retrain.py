@@ -44,7 +44,7 @@ class Retraining:
         return self.lost > ASKS_ABOVE
 
     def __str__(self) -> str:
-        fields = "; ".join(f"{field} ({count} cells)" for field, count in self.changed)
+        fields = "; ".join(f"{field} ({count} cell{'s' if count > 1 else ''})" for field, count in self.changed)
         perhaps = f" ({len(self.perhaps)} of them only if their data change)" if self.perhaps else ""
         return (
             f"{len(self.cells)} of {self.finished} finished cells would be trained again{perhaps}, "
@@ -115,5 +115,5 @@ def set_aside(root: Path, plan: Retraining) -> None:
     aside = root / "former" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     for path in (path for path in plan.cells if path not in plan.perhaps):
         target = aside / path
-        target.parent.mkdir(parents=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         (root / path).rename(target)

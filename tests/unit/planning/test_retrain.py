@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chemscale.errors import ConfigError
-from chemscale.planning.retrain import VARIABLE, Retraining, confirm
+from chemscale.planning.retrain import VARIABLE, Retraining, confirm, set_aside
 
 MUCH = Retraining(("cells/painn/w8/n8/seed0",), frozenset(), 4, 0.25, (("training.learning_rate: 1, now 2", 1),))
 LITTLE = Retraining(("cells/painn/w8/n8/seed0",), frozenset(), 40, 0.02, (("the code of painn", 1),))
@@ -36,7 +36,7 @@ def test_a_small_loss_is_told_and_not_asked_about(capsys: pytest.CaptureFixture[
     confirm(LITTLE, CONFIG)
     printed = capsys.readouterr().err
     assert "1 of 40 finished cells would be trained again, 2 % of the work done" in printed
-    assert "the code of painn (1 cells)" in printed
+    assert "the code of painn (1 cell)" in printed
 
 
 def test_a_large_loss_is_refused_without_a_terminal() -> None:
@@ -66,3 +66,16 @@ def test_a_terminal_is_asked(monkeypatch: pytest.MonkeyPatch, answer: str, goes_
         with pytest.raises(ConfigError):
             confirm(MUCH, CONFIG)
     assert "former/" in printed.getvalue()
+
+
+def test_seeds_of_one_size_move_to_former_together(tmp_path: Path) -> None:
+    cells = [f"cells/painn/w8/n8/seed{seed}" for seed in range(3)]
+    for cell in cells:
+        (tmp_path / cell).mkdir(parents=True)
+        (tmp_path / cell / "metrics.json").write_text("{}")
+    set_aside(tmp_path, Retraining(tuple(cells), frozenset(cells[2:]), 3, 1.0, ()))
+    moved = sorted(path.parent.relative_to(tmp_path / "former") for path in tmp_path.glob("former/**/metrics.json"))
+    assert [Path(*path.parts[1:]).as_posix() for path in moved] == cells[:2]
+    assert not any((tmp_path / cell).exists() for cell in cells[:2])
+    # its data may come out as they were
+    assert (tmp_path / cells[2] / "metrics.json").exists()
