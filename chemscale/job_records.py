@@ -16,6 +16,9 @@ from chemscale.io import digest, read_json, sha256_file, write_json
 from chemscale.locks import held, is_held
 
 SCHEMA_VERSION = 1
+STATES = ("started", "done", "failed")
+# of the record of a job that is done
+_FIELDS = {"settings": dict, "inputs": list, "own_files": list, "outputs": dict}
 # what Snakemake leaves in a folder that is an output
 _SNAKEMAKES = ".snakemake_timestamp"
 
@@ -64,14 +67,16 @@ def fingerprint(path: str | Path) -> str:
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """A job's record; None where there is none, or none that this version can read."""
+    """A job's record; None where there is none, or one that is damaged or of another version."""
     try:
         record = read_json(path)
     except RecordError:
         return None
     if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION:
         return None
-    return record
+    fields = _FIELDS if record.get("state") == "done" else {}
+    whole = record.get("state") in STATES and all(isinstance(record.get(name), kind) for name, kind in fields.items())
+    return record if whole else None
 
 
 def is_running(record: Path) -> bool:

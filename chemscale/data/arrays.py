@@ -64,13 +64,19 @@ def _subset_path(folder: Path, seed: int, num_samples: int) -> Path:
 
 
 def _subset_told(folder: Path, seed: int, num_samples: int) -> dict[str, str]:
-    """What a subset's file says of itself; `DataError` where there is none."""
+    """What a subset's file says of itself; `DataError` where there is none, or a damaged one."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = _subset_path(folder, seed, num_samples)
     if not path.exists():
         raise DataError(f"read the subset of {num_samples} rows of seed {seed}", f"no {path}", "run its stage")
-    found = pq.read_metadata(path).metadata or {}
+    try:
+        found = pq.read_metadata(path).metadata or {}
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"read {path}", str(error), "delete it and run its stage again") from None
+    if b"subset_digest" not in found:
+        raise DataError(f"read {path}", "no digest of its rows", "delete it and run its stage again")
     return {key.decode(): value.decode() for key, value in found.items()}
 
 

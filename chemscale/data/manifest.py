@@ -67,7 +67,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     if not path.exists():
         raise DataError(f"read the data in {folder}", "no manifest.json", "run the data stage again")
-    manifest: dict[str, Any] = read_json(path)
+    manifest = read_json(path)
+    if not isinstance(manifest, dict):
+        raise DataError(f"read {path}", type(manifest).__name__, "run the data stage again")
     if manifest.get("digest") != digest({key: value for key, value in manifest.items() if key != "digest"}):
         raise DataError(f"read {path}", "content that its own digest does not match", "run the data stage again")
     for shard in manifest["shards"]:

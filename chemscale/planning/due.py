@@ -28,7 +28,7 @@ from chemscale.records import read_metrics
 
 DONE, RUNNING, FAILED, STALE, WAITING = STATES = ("done", "running", "failed", "stale", "waiting")
 KILLED = "it ended without a message: it was killed, perhaps for lack of memory"
-NO_RECORD = "no record of how it was made"
+NO_RECORD = "no record of how it was made, or a damaged one"
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,10 @@ class _Judge:
     def _changed(self, job: Job) -> list[str]:
         """The names of the settings and inputs of a job that differ from those that its outputs were made from."""
         if job.rule == "study":
-            return _differences(_json_file(Path(job.outputs[0])), job.settings["study"])
+            try:
+                return _differences(_json_object(Path(job.outputs[0])), job.settings["study"])
+            except RecordError as error:
+                return [str(error)]
         if job.rule == "evaluate":
             return self._changed_evaluation(job)
         record = self._record(job)
@@ -191,11 +194,9 @@ class _Judge:
             return [NO_RECORD]
         changed = _differences(record["settings"], job.settings)
         inputs = self.jobs.lasting_inputs(job)
-        if len(record["inputs"]) != len(inputs):
+        if len(record["inputs"]) != len(inputs) or len(record["own_files"]) != len(job.own_files):
             return changed or ["the list of its inputs"]
-        for path, made_from in zip(inputs, record["inputs"], strict=True):
-            if self._fingerprint(path) not in (None, made_from):
-                changed.append(path)
+        changed += self._changed_inputs(job, record)
         for path, made_from in zip(job.own_files, record["own_files"], strict=True):
             if path not in self._own_files:
                 self._own_files[path] = fingerprint(path)
@@ -203,14 +204,18 @@ class _Judge:
                 changed.append(path)
         return changed
 
+    def _changed_inputs(self, job: Job, record: Mapping[str, Any]) -> list[str]:
+        read = zip(self.jobs.lasting_inputs(job), record["inputs"], strict=False)
+        return [path for path, made_from in read if self._fingerprint(path) not in (None, made_from)]
+
     def _fingerprint(self, path: str) -> str | None:
         """The fingerprint of an input: as its job has recorded it, else of the file; None where neither is there."""
         writer = self.jobs.writer(path)
         if writer is not None and writer.record is not None:
             record = self._record(writer)
-            if record is not None and record["state"] == "done":
-                made: str | None = record["outputs"].get(path)
-                return made
+            # a record that came from elsewhere names other paths
+            if record is not None and record["state"] == "done" and path in record["outputs"]:
+                return str(record["outputs"][path])
         return fingerprint(path) if Path(path).exists() else None
 
     def _changed_evaluation(self, job: Job) -> list[str]:
@@ -224,7 +229,13 @@ class _Judge:
         made_from = {"settings": record["settings"], "fits": fits, "code": record["code_digest"]}
         changed = _differences(made_from, job.settings)
         digests = ("config_digest", "data_digest", "subset_digest")
-        return changed + [f"{name} of the cell" for name in digests if record[name] != metrics[name]]
+        changed += [f"{name} of the cell" for name in digests if record[name] != metrics[name]]
+        made = self._record(job)
+        if made is None or made["state"] != "done":
+            return changed
+        # what the cell reads is in its own digests
+        of_cell = self.jobs.of("train", job.wildcards).inputs
+        return changed + [path for path in self._changed_inputs(job, made) if path not in of_cell]
 
     # --- cells --------------------------------------------------------------------------------------------------------
 
@@ -244,7 +255,9 @@ class _Judge:
             return Verdict(WAITING, due=True, reasons=tuple(left), changes=True)
         changed = self.changed_cell(job, cell)
         if missing or changed:
-            state = FAILED if failure else STALE if changed else WAITING
+            # a pack may have trained it by what holds now: then its old records only wait to be replaced
+            stale = changed and not self.trained(job)
+            state = FAILED if failure else STALE if stale else WAITING
             reasons = (*([failure] if failure else []), *changed, *(f"{path} is missing" for path in missing))
             return Verdict(state, due=True, reasons=reasons, changes=True)
         return _DONE
@@ -254,13 +267,15 @@ class _Judge:
         folder = cell.folder(self.study.root)
         try:
             metrics = read_metrics(folder / "metrics.json") if (folder / "metrics.json").exists() else None
-            provenance = _json_file(folder / "provenance.json") or {}
+            provenance, former = (_json_object(folder / name) for name in ("provenance.json", "config.json"))
         except RecordError as error:
             return [str(error)]
         if metrics is None:
             return []
         digests = {"config": "config_digest", "code": "code_digest", "data": "data_digest"}
-        made_by = provenance.get("identity") or {name: metrics[field] for name, field in digests.items()}
+        made_by = provenance.get("identity")
+        if not isinstance(made_by, dict):
+            made_by = {name: metrics[field] for name, field in digests.items()}
         now = {"config": cell.digest, "code": job.settings["code"]}
         # data that are not here, or not whole, can't tell
         with suppress(RecordError, DataError):
@@ -268,7 +283,7 @@ class _Judge:
         changed = [name for name, value in now.items() if name in made_by and made_by[name] != value]
         if "config" not in changed:
             return [_CHANGED.get(name, name).format(cell=cell) for name in changed]
-        former, wanted = _json_file(folder / "config.json") or {}, cell.to_dict()
+        wanted = cell.to_dict()
         for values in (former, wanted):
             for name in ("study", "engine"):
                 values.pop(name, None)
@@ -282,7 +297,7 @@ class _Judge:
             now = cell_identity(cell, self.study.data_dir, job.settings["code"], self._data_digest)
         except (RecordError, DataError):
             return False
-        return bool(finished["identity"] == now)
+        return isinstance(finished, dict) and finished.get("identity") == now
 
     def _data_digest(self, key: str) -> str:
         if key not in self._manifests:
@@ -314,9 +329,16 @@ def failure_of(folder: Path) -> str | None:
     return None
 
 
-def _json_file(path: Path) -> Any:
-    """The JSON value of a file; None where there is none."""
-    return read_json(path) if path.exists() else None
+def _json_object(path: Path) -> dict[str, Any]:
+    """The JSON object of a file; an empty one where there is no file.
+
+    Raises:
+        RecordError: the file is damaged, or holds something else.
+    """
+    value = read_json(path) if path.exists() else {}
+    if not isinstance(value, dict):
+        raise RecordError(f"read {path}", type(value).__name__, "delete it: its job will write it again")
+    return value
 
 
 def _differences(former: Any, now: Any, limit: int = 5) -> list[str]:

@@ -18,6 +18,7 @@ import yaml
 
 from chemscale.io import read_json, write_json
 from chemscale.planning.jobs import jobs_of
+from chemscale.planning.status import study_status
 from chemscale.study import load_study
 
 if TYPE_CHECKING:
@@ -190,6 +191,58 @@ def test_a_deleted_file_is_due_again(study: Tree, path: str, jobs: set[str]) -> 
         place = next((study.path / "data").glob("file-*")) / path
     with without(place):
         assert set(status(study)["next"]["jobs"]) == jobs
+
+
+DAMAGES = (
+    "",
+    "[]",
+    '"text"',
+    '{"schema_version": 1}',
+    '{"schema_version": 1, "state": "done"}',
+    '{"identity": ["config"]}',
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "job"),
+    [
+        (f"{ROOT}/config.json", "study"),
+        (f"{ROOT}/logs/jobs/fits.json", "fits"),
+        (f"{ROOT}/logs/jobs/passport-molecules.json", "passport_of_molecules"),
+        (f"{ROOT}/cells/chemgpt/w8/n400/seed0/evaluation.json", "evaluate"),
+        (f"{ROOT}/{CELL}/metrics.json", "train"),
+        (f"{ROOT}/{CELL}/provenance.json", "train"),
+        (f"{ROOT}/{CELL}/config.json", "train"),
+        ("jobs/source.json", "source"),
+        ("jobs/assemble.json", "assemble"),
+        # what cells read of their data can't tell then
+        ("manifest.json", None),
+        ("arrays/arrays.json", None),
+        ("subsets/seed0/n25.parquet", None),
+        (f"{ROOT}/logs/jobs/evaluate/cells/chemgpt/w8/n400/seed0.json", None),
+        (f"{ROOT}/{CELL}/checkpoint/finished/complete.json", None),
+    ],
+)
+def test_a_damaged_record_is_due_with_a_reason(
+    study: Tree, monkeypatch: pytest.MonkeyPatch, path: str, job: str | None
+) -> None:
+    monkeypatch.chdir(study.path)
+    place = Path(path) if path.startswith(ROOT) else next(Path("data").glob("file-*")) / path
+    whole = place.read_bytes()
+    try:
+        for damage in DAMAGES:
+            place.write_text(damage)
+            found = study_status(load_study("tests/smoke.yaml"))
+            reasons = [entry["reason"] for entry in (*found["cells"], *found["stages"]) if entry["reason"]]
+            if job is None:
+                continue
+            if damage.startswith("{") and path.endswith(("provenance.json", f"{CELL}/config.json")):
+                continue  # what they say decides nothing: the digests of metrics.json do
+            assert job in found["next"]["jobs"], damage
+            assert any(reasons)
+            assert found["retraining"] is None or job in ("source", "assemble")
+    finally:
+        place.write_bytes(whole)
 
 
 def test_a_failed_data_stage(study: Tree) -> None:
