@@ -29,6 +29,7 @@ from chemscale.records import read_metrics
 DONE, RUNNING, FAILED, STALE, WAITING = STATES = ("done", "running", "failed", "stale", "waiting")
 KILLED = "it ended without a message: it was killed, perhaps for lack of memory"
 NO_RECORD = "no record of how it was made, or a damaged one"
+FORCED = "the command line forces it"
 
 
 @dataclass(frozen=True)
@@ -54,17 +55,19 @@ class Verdict:
 _DONE = Verdict(DONE, due=False)
 
 
-def judge(jobs: Jobs, targets: Iterable[Job] | None = None) -> dict[str, Verdict]:
+def judge(jobs: Jobs, targets: Iterable[Job] | None = None, forced: Iterable[Job] = ()) -> dict[str, Verdict]:
     """The verdict on each job that the targets need, by its name.
 
     Args:
         jobs: the study's jobs.
         targets: the jobs to be done; all of the study where none are named.
+        forced: jobs that are due whatever their records say; those that the targets don't need are left out.
     """
     targets = [jobs.last] if targets is None else list(targets)
     order = jobs.needed(targets)
     alone = _Judge(jobs)
     verdicts = {job.name: alone.verdict(job) for job in order}
+    verdicts |= {job.name: alone.forced(job, verdicts[job.name]) for job in forced if job.name in verdicts}
     exists = {path: os.path.exists(path) for job in order for path in job.outputs}
     read = {
         job.name: [(path, writer) for path in job.inputs if (writer := jobs.writer(path)) is not None] for job in order
@@ -158,6 +161,13 @@ class _Judge:
         """The verdict on a job one of whose outputs is missing where a job that is due reads it."""
         state = WAITING if verdict.state == DONE else verdict.state
         return replace(verdict, state=state, due=True, changes=not (job.temporary or self._comes_back(job)))
+
+    def forced(self, job: Job, verdict: Verdict) -> Verdict:
+        """The verdict on a job that the command line forces; a cell that is trained is only published again."""
+        if verdict.due:
+            return replace(verdict, changes=True)
+        state = STALE if job.rule == "train" and not self.trained(job) else WAITING
+        return Verdict(state, due=True, reasons=(FORCED,), changes=True)
 
     def outdated(self, job: Job) -> bool:
         """Whether a temporary file that was left behind was made from something else than it would be now."""

@@ -43,11 +43,11 @@ def status(tree: Tree, config: str = "tests/smoke.yaml") -> dict[str, Any]:
     assert done.returncode in (0, 1), done.stderr
     printed: dict[str, Any] = json.loads(done.stdout)
     assert (done.returncode == 1) == (printed["rerun"] is not None)
-    planned = tree.snakemake("all", "-n", config=config)
-    output = planned.stdout + planned.stderr
-    assert planned.returncode == 0, output
-    assert (printed["retraining"] or "") in planned.stderr
-    assert ("would be trained again" in planned.stderr) == bool(printed["retraining"])
+    dry = tree.snakemake("all", "-n", config=config)
+    output = dry.stdout + dry.stderr
+    assert dry.returncode == 0, output
+    assert (printed["retraining"] or "") in dry.stderr
+    assert ("would be trained again" in dry.stderr) == bool(printed["retraining"])
     counts = re.findall(r"^(\w+) +(\d+)$", output.partition("Job stats:")[2].partition("total")[0], re.MULTILINE)
     jobs = {rule: int(count) for rule, count in counts if rule != "all"}
     assert jobs == printed["next"]["jobs"]
@@ -275,6 +275,38 @@ def test_a_failed_evaluation(study: Tree) -> None:
     assert study.snakemake(f"{ROOT}/{cell}/evaluation.json").returncode == 0
 
 
+def planned(tree: Tree, *arguments: str) -> dict[str, int]:
+    """The number of jobs of each rule that `snakemake -n` plans."""
+    done = tree.snakemake("-n", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = done.stdout.partition("Job stats:")[2].partition("total")[0]
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
+
+
+def test_what_the_command_line_forces_needs_no_data_of_finished_cells(study: Tree) -> None:
+    with without(study.path / "data"):
+        assert planned(study, "all", "-R", "fits") == {"all": 1, **dict.fromkeys(TABLES, 1)}
+        assert planned(study, "-f", "gather") == {"gather": 1}
+
+
+def test_a_pack_trains_its_cells_that_are_due_alone(study: Tree) -> None:
+    with without(study.path / ROOT / CELL), without(study.path / "data"):
+        jobs = planned(study, "packs")
+    # the other cells of the pack have other subsets
+    assert (jobs["train_pack"], jobs["subset"]) == (1, 1)
+
+
+def test_a_cell_that_a_pack_has_trained_again_waits_to_be_published(study: Tree) -> None:
+    record = study.path / ROOT / CELL / "provenance.json"
+    whole = record.read_bytes()
+    provenance = read_json(record)
+    write_json(record, provenance | {"identity": provenance["identity"] | {"data": "of former times"}})
+    printed = status(study)
+    record.write_bytes(whole)
+    assert list(states(printed, "waiting")) == printed["next"]["cells"] == [CELL]
+    assert printed["retraining"] is None
+
+
 @contextmanager
 def unfinished(study: Tree) -> Iterator[Path]:
     """A cell without any record of its training; gives its empty `checkpoint/`."""
@@ -384,10 +416,10 @@ def test_retrained_cells_leave_their_old_results_in_former(finished: Tree, monke
 
 
 def test_the_graph_of_jobs_is_snakemakes(tree: Tree) -> None:
-    planned = tree.snakemake("all", "-n", "--forceall")
-    assert planned.returncode == 0, planned.stderr
+    dry = tree.snakemake("all", "-n", "--forceall")
+    assert dry.returncode == 0, dry.stderr
     study = load_study(tree.path / "tests/smoke.yaml")
-    blocks = re.findall(r"^(?:local)?rule (\w+):\n(?: +input: (.*)\n)? +output: (.*)\n", planned.stdout, re.MULTILINE)
+    blocks = re.findall(r"^(?:local)?rule (\w+):\n(?: +input: (.*)\n)? +output: (.*)\n", dry.stdout, re.MULTILINE)
     listed = {
         outputs.split(", ")[0]: (rule, set(inputs.split(", ")), set(outputs.split(", ")))
         for rule, inputs, outputs in blocks

@@ -87,6 +87,9 @@ def pack_marker(pack):
     return f"{ROOT}/logs/packs/{pack}.json"
 
 
+MARKERS = {pack_marker(pack): cells for pack, cells in PACKS.items()}
+
+
 def job_of(rule):
     """What a rule's script is handed: its settings, and what its record is made of."""
     return lambda wildcards: JOBS.params(the_job(rule, wildcards))

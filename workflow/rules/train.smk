@@ -31,7 +31,7 @@ rule train:
 rule train_pack:
     input:
         lambda wildcards: sorted(
-            {path for cell in PACKS[wildcards.pack] for path in JOBS.of("train", {"cell": cell.path}).inputs}
+            {path for cell in cells_to_train(wildcards.pack) for path in JOBS.of("train", {"cell": cell.path}).inputs}
         ),
     output:
         pack_marker("{pack}"),
@@ -42,9 +42,10 @@ rule train_pack:
         mem_mb=lambda wildcards, attempt: max(memory_mb(STUDY, cell) for cell in PACKS[wildcards.pack]) * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        cells=lambda wildcards: [cell.to_dict() for cell in PACKS[wildcards.pack]],
+        cells=lambda wildcards: [cell.to_dict() for cell in cells_to_train(wildcards.pack)],
         codes=lambda wildcards: {
-            cell.family: JOBS.of("train", {"cell": cell.path}).settings["code"] for cell in PACKS[wildcards.pack]
+            cell.family: JOBS.of("train", {"cell": cell.path}).settings["code"]
+            for cell in cells_to_train(wildcards.pack)
         },
         root=ROOT,
         data_dir=DATA,
