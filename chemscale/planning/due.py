@@ -135,7 +135,8 @@ class _Judge:
             record = self._record(job)
             if record is not None and record["state"] != "done":
                 reason = KILLED if record["state"] == "started" else str(record.get("reason"))
-                return Verdict(FAILED, due=not job.temporary, reasons=(reason,), changes=True)
+                # the jobs that read a temporary file see for themselves what it was made from
+                return Verdict(FAILED, due=not job.temporary, reasons=(reason,), changes=not job.temporary)
             if job.data is not None:
                 return self._data(job, missing)
         changed = [] if missing == list(job.outputs) else self._changed(job)

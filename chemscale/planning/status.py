@@ -46,7 +46,7 @@ def study_status(study: Study) -> dict[str, Any]:
             counts[verdict.state] += 1
         elif job.rule == _EVALUATION:
             evaluations[verdict.state] += 1
-        if job.rule != _TRAINING and (verdict.due or verdict.state == FAILED):
+        if job.rule != _TRAINING and verdict.due:
             stages.append({"job": job.name, "state": verdict.state, "reason": reason, "follows": verdict.follows})
         if verdict.state == FAILED and verdict.due:
             failed.append(job.outputs[1] if job.rule == _TRAINING else job.outputs[0])

@@ -307,6 +307,33 @@ def test_a_cell_that_a_pack_has_trained_again_waits_to_be_published(study: Tree)
     assert printed["retraining"] is None
 
 
+def test_a_failure_long_overcome_is_forgotten(study: Tree) -> None:
+    folder = load_study(study.path / "tests/smoke.yaml").data_folder("molecules")
+    record = study.path / folder / "jobs/chunk-0of1.json"
+    whole = record.read_bytes()
+    write_json(record, {"schema_version": 1, "state": "failed", "reason": "no space left"})
+    printed = status(study)
+    record.write_bytes(whole)
+    assert printed["next"]["jobs"] == {}
+    assert printed["stages"] == []
+
+
+def test_an_evaluation_of_other_molecules_is_stale(study: Tree) -> None:
+    cell = "cells/chemgpt/w8/n400/seed0"
+    record = study.path / ROOT / f"logs/jobs/evaluate/{cell}.json"
+    whole = record.read_bytes()
+    inputs = read_json(record)["inputs"]
+    jobs = jobs_of(load_study(study.path / "tests/smoke.yaml"))
+    job = jobs.of("evaluate", {"cell": cell})
+    (place,) = (number for number, path in enumerate(jobs.lasting_inputs(job)) if "/properties/" in path)
+    inputs[place] = "what a killed run left"
+    write_json(record, read_json(record) | {"inputs": inputs})
+    printed = status(study)
+    record.write_bytes(whole)
+    assert printed["next"]["jobs"] == {"evaluate": 1, "gather": 1, **dict.fromkeys(TABLES, 1)}
+    assert "/properties/" in printed["stages"][0]["reason"]
+
+
 @contextmanager
 def unfinished(study: Tree) -> Iterator[Path]:
     """A cell without any record of its training; gives its empty `checkpoint/`."""
