@@ -48,7 +48,7 @@ CHATTER = re.compile(
     r"Conda environments: ignored|host: |Elapsed time: "
 )
 # a cell writes its checkpoint and ends; the first stages of data go on after their last whole run
-STOPPABLE = re.compile(r"\.(train|train_pack|read|simulate|assemble)\.py$")
+STOPPABLE = re.compile(r"\.(train_pack|read|simulate|assemble)\.py$|^chemscale\.training\.launch$")
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 

@@ -99,6 +99,20 @@ def test_locks_of_a_run_that_was_killed_are_taken_away(workplace: Path) -> None:
         alive.kill()
 
 
+@pytest.mark.parametrize(
+    ("word", "stops"),
+    [
+        ("chemscale.training.launch", True),
+        ("/tmp/x/tmpab.train_pack.py", True),
+        ("/tmp/x/tmpab.simulate.py", True),
+        ("/tmp/x/tmpab.fits.py", False),
+        ("python -m chemscale.training.launch '{}'", False),  # its shell, which would end before it
+    ],
+)
+def test_cells_and_stages_that_can_go_on_are_stopped(word: str, stops: bool) -> None:
+    assert bool(run_study.STOPPABLE.search(word)) == stops
+
+
 @pytest.mark.slow
 def test_the_smoke_study_ends_with_its_report_and_verdict(smoke_tree: Tree) -> None:
     printed = (smoke_tree.path / "output.txt").read_text()
