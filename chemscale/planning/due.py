@@ -1,6 +1,6 @@
 """What the next run of a study would do: which jobs are stale, failed, running or missing an output, and why.
 
-This is the one place that decides. Snakemake is told to run just these jobs (`workflow/rules/common.smk`), `chemscale
+This is the one place that decides. Snakemake is told to run just these jobs (`workflow/rules/due.smk`), `chemscale
 status` prints them, and `make run` counts them. The decision follows from the files that exist and from the digests in
 records: never from the times of files, nor from what Snakemake remembers in `.snakemake`.
 """
@@ -94,10 +94,14 @@ def judge(jobs: Jobs, targets: Iterable[Job] | None = None, forced: Iterable[Job
 
 
 def untrained(jobs: Jobs, verdicts: Mapping[str, Verdict]) -> list[Cell]:
-    """The cells that are due and have to be trained: no finished training of theirs waits to be published."""
+    """The cells that are due and have to be trained: no finished training of theirs waits to be published.
+
+    Those whose data are prepared again are among them, though their data may come out as they were.
+    """
     alone = _Judge(jobs)
     due = [job for job in jobs.training if job.name in verdicts and verdicts[job.name].due]
-    return [alone.cells[job.wildcards["cell"]] for job in due if not alone.trained(job)]
+    wanted = [job for job in due if verdicts[job.name].follows or not alone.trained(job)]
+    return [alone.cells[job.wildcards["cell"]] for job in wanted]
 
 
 def _after(verdict: Verdict, writers: list[str], made: bool) -> Verdict:
