@@ -76,11 +76,13 @@ def without(path: Path) -> Iterator[None]:
     """A file or folder is gone within the block."""
     aside = path.with_name(f"{path.name}.aside")
     path.rename(aside)
-    yield
-    if path.is_dir():
-        shutil.rmtree(path)
-    path.unlink(missing_ok=True)
-    aside.rename(path)
+    try:
+        yield
+    finally:
+        if path.is_dir():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
+        aside.rename(path)
 
 
 def test_a_finished_study(study: Tree) -> None:
